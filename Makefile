@@ -1,0 +1,49 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up what they use.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+
+.PHONY: setup demo test test-services dev lint format bench lock clean
+
+setup: .venv/installed  ## the virtual environment, from the lock, bytecode compiled
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --editable .
+	touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	mkdir -p $(@D) && cp $< $@
+
+demo: setup $(DAGSTER_HOME)/dagster.yaml  ## materialize the example platform for the sample days
+	$(BIN)/pattern-platform demo
+
+test: setup  ## the default suite: Python packages only
+	$(BIN)/python -m pytest
+
+test-services: setup  ## what needs Debian packages (databases, browser, object store): nothing yet
+	@echo "no service tests yet"
+
+dev: setup $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI with its daemon on http://127.0.0.1:3000
+	$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+lint: setup
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/ty check
+
+format: setup
+	$(BIN)/ruff check --fix && $(BIN)/ruff format
+
+bench: setup  ## ratios against the bare libraries and the official IO manager
+	$(BIN)/python -m benchmarks
+
+lock:  ## names, versions and hashes of everything, for Linux and macOS, no address of any registry
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file requirements.lock
+
+clean:  ## everything that the other targets made
+	rm -rf .venv .venv-peers .dagster_home data/lake build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,151 @@
+"""``make demo``: the example platform from landed files to cubes, and a table of what came out.
+
+Hours run one by one, as a schedule would launch them, and a day follows once all of its hours are there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pattern_platform.definitions import defs
+from pattern_platform.errors import FileNotArrivedError
+from pattern_platform.flights import assets as flights
+from pattern_platform.lake.snapshot import open_table
+from pattern_platform.settings import Settings
+from pattern_platform.visits import assets as visits
+from pattern_platform.visits.generator import rows_in_hour, write_hour
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from rich.console import Console
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_CUBE = visits.visits_cube.key
+_INGESTED = [key for definition in visits.ASSETS for key in definition.keys if key != _CUBE]
+_FLIGHTS = [key for definition in flights.ASSETS for key in definition.keys]
+
+
+_EVERYTHING = defs.resolve_implicit_global_asset_job_def()
+
+
+@dataclass
+class _Report:
+    """What the runs did, by asset."""
+
+    partitions: dict[dg.AssetKey, int] = field(default_factory=lambda: defaultdict(int))
+    seconds: dict[dg.AssetKey, float] = field(default_factory=lambda: defaultdict(float))
+    passed: dict[dg.AssetKey, int] = field(default_factory=lambda: defaultdict(int))
+    checks: dict[dg.AssetKey, int] = field(default_factory=lambda: defaultdict(int))
+    not_arrived: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, result: dg.ExecuteInProcessResult, partition: str) -> None:
+        """Take in one run."""
+        for event in result.get_asset_materialization_events():
+            self.partitions[event.materialization.asset_key] += 1
+        for check in result.get_asset_check_evaluations():
+            self.checks[check.asset_key] += 1
+            self.passed[check.asset_key] += check.passed
+        for event in result.get_step_failure_events():
+            error = event.step_failure_data.error
+            if error and error.cls_name == FileNotArrivedError.__name__:
+                self.not_arrived.append(partition)
+            elif error:
+                self.failures.append(f"{event.step_key}, partition {partition}: {error.message.strip()}")
+
+
+def run_demo(console: Console, *, land: datetime | None) -> int:
+    """Run the demo.
+
+    Args:
+        console: Where to draw.
+        land: A late hour to land first; only it and its day are run then.
+
+    Returns:
+        The exit code: 0, or 1 when something failed that could have run.
+    """
+    settings = Settings()
+    hours, days = visits.HOURS.get_partition_keys(), visits.DAYS.get_partition_keys()
+    flight_days = flights.DAYS.get_partition_keys()
+    if land:
+        write_hour(settings.landing, land, rows=rows_in_hour(land, 100), seed=7)
+        hours, days, flight_days = [land.strftime("%Y-%m-%d-%H:%M")], [land.date().isoformat()], []
+    report = _Report()
+    with dg.DagsterInstance.get() as instance, _progress(console) as progress:
+        for partition in _tracked(progress, report, _INGESTED, hours):
+            report.add(_run(instance, _INGESTED, partition), partition)
+        landed = instance.get_materialized_partitions(visits.visits_by_hour.key) - set(report.not_arrived)
+        complete = [day for day in days if not _missing_hours(day, landed)]
+        for day in _tracked(progress, report, [_CUBE], complete):
+            report.add(_run(instance, [_CUBE], day), day)
+        for day in _tracked(progress, report, _FLIGHTS, flight_days):
+            report.add(_run(instance, _FLIGHTS, day), day)
+    console.print(_table(report, settings))
+    for failure in report.failures:
+        console.print(f"[red]failed[/] {failure}")
+    for day in days:
+        if missing := _missing_hours(day, landed):
+            console.print(
+                f"[yellow]withheld[/] the cube of {day}, as it should be: {', '.join(missing)} has not arrived. "
+                f"Let it arrive, and the day completes:\n    .venv/bin/pattern-platform demo --land {missing[0]}"
+            )
+    console.print("Look around: [bold]make dev[/], then http://127.0.0.1:3000. The tables are in", settings.lake)
+    return 1 if report.failures else 0
+
+
+def _run(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], partition: str) -> dg.ExecuteInProcessResult:
+    return _EVERYTHING.execute_in_process(
+        asset_selection=list(assets),
+        partition_key=partition,
+        instance=instance,
+        raise_on_error=False,
+        run_config=_QUIET,
+    )
+
+
+def _missing_hours(day: str, landed: set[str]) -> list[str]:
+    window = visits.DAYS.time_window_for_partition_key(day)
+    return [hour for hour in visits.HOURS.get_partition_keys_in_time_window(window) if hour not in landed]
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _tracked(
+    progress: Progress, report: _Report, assets: Sequence[dg.AssetKey], partitions: Sequence[str]
+) -> Iterator[str]:
+    """The partitions, with a bar for each asset that grows as it is materialized."""
+    bars = {key: progress.add_task(key.to_user_string(), total=len(partitions)) for key in assets}
+    for partition in partitions:
+        started = time.perf_counter()
+        before = dict(report.partitions)
+        yield partition
+        share = [key for key in assets if report.partitions[key] > before.get(key, 0)]
+        for key in share:
+            report.seconds[key] += (time.perf_counter() - started) / len(share)
+            progress.update(bars[key], completed=report.partitions[key])
+
+
+def _table(report: _Report, settings: Settings) -> Table:
+    table = Table("asset", "partitions", "rows", "checks passed", "seconds", title="What is in the lake")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for key in (*_INGESTED, _CUBE, *_FLIGHTS):
+        snapshot = open_table(settings.lake.joinpath(*key.path))
+        rows = int(snapshot.files["num_records"].sum()) if snapshot else 0
+        checks = f"{report.passed[key]} of {report.checks[key]}" if report.checks[key] else "-"
+        table.add_row(
+            key.to_user_string(), str(report.partitions[key]), f"{rows:,}", checks, f"{report.seconds[key]:.1f}"
+        )
+    return table

@@ -1,0 +1,133 @@
+"""Every refusal of the platform, each a class of its own.
+
+A refusal says what was refused, why, and what mends it. It is a ``dagster.Failure`` that no retry policy repeats:
+the same input would be refused again. Messages name columns, keys and types, never the data of a row.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+
+class PatternPlatformError(dg.Failure):
+    """Base of every error that the platform raises on purpose.
+
+    Args:
+        what: What was refused, with its name.
+        why: The rule that was broken.
+        mend: What to do about it.
+    """
+
+    retryable = False
+
+    def __init__(self, what: str, *, why: str, mend: str) -> None:
+        super().__init__(description=f"{what}\n  why:  {why}\n  mend: {mend}", allow_retries=self.retryable)
+        self.what, self.why, self.mend = what, why, mend
+
+
+# Declarations ---------------------------------------------------------------------------------------------------------
+
+
+class InvalidMetadataError(PatternPlatformError):
+    """Asset metadata of the platform is missing, mistyped or contradicts the asset."""
+
+
+class UnsafeAssetKeyError(PatternPlatformError):
+    """An asset key would put its table outside the root, or inside another table."""
+
+
+class UnsafePartitionKeyError(PatternPlatformError):
+    """A partition key that Delta Lake cannot hold apart from others, such as the empty string."""
+
+
+class InexpressiblePartitionError(PatternPlatformError):
+    """The partition column cannot tell the partitions of this definition apart."""
+
+
+# The batch ------------------------------------------------------------------------------------------------------------
+
+
+class UnsupportedFrameError(PatternPlatformError):
+    """The asset returned, or asked for, something other than one of the four kinds of frame."""
+
+
+class RowsOutsidePartitionError(PatternPlatformError):
+    """Rows of the batch do not belong to the partition of the run."""
+
+
+class UnknownColumnError(PatternPlatformError):
+    """The batch has a column that the table does not have."""
+
+
+class MissingColumnError(PatternPlatformError):
+    """The batch lacks a column that the table has."""
+
+
+class ChangedTypeError(PatternPlatformError):
+    """A column of the batch is of another type than the table's."""
+
+
+class LossyCastError(PatternPlatformError):
+    """A column of the batch would lose information in the table's type."""
+
+
+class UnsupportedTypeError(PatternPlatformError):
+    """Delta Lake has no type for a column of the batch."""
+
+
+class NullInRequiredColumnError(PatternPlatformError):
+    """A column that the table declares NOT NULL has nulls in the batch."""
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+class MissingTableError(PatternPlatformError):
+    """An upstream table does not exist yet."""
+
+
+class MissingPartitionsError(PatternPlatformError):
+    """Upstream partitions have never been written."""
+
+
+class MissingVersionError(PatternPlatformError):
+    """The asked version of a table does not exist, or not any more."""
+
+
+class UnsupportedTableError(PatternPlatformError):
+    """The table's protocol asks for something that the platform does not write."""
+
+
+class UnsupportedStorageError(PatternPlatformError):
+    """The root of the tables is on a storage that the platform does not write to."""
+
+
+class TornCommitError(PatternPlatformError):
+    """The newest commit file is empty, as a power loss leaves it: reading on would lose it silently."""
+
+
+class CommitConflictError(PatternPlatformError):
+    """Other writers kept winning the race for the next version. Trying again is right."""
+
+    retryable = True
+
+
+class TableLockedError(PatternPlatformError):
+    """Another process held the table's lock for longer than the limit. Trying again is right."""
+
+    retryable = True
+
+
+# Landed files ---------------------------------------------------------------------------------------------------------
+
+
+class FileNotArrivedError(PatternPlatformError):
+    """No file has landed for a partition."""
+
+
+class UnreadableFileError(PatternPlatformError):
+    """A landed file cannot be read: truncated, not compressed as its name says, not text."""
+
+
+class WrongHeaderError(PatternPlatformError):
+    """The header of a landed file is not the one that the data set declares."""

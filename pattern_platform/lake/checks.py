@@ -1,0 +1,88 @@
+"""What is refused of a batch, and of a declaration that contradicts its table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pattern_platform.errors import InvalidMetadataError, NullInRequiredColumnError, RowsOutsidePartitionError
+from pattern_platform.lake.files import scan_files, statistics_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from pattern_platform.lake.declarations import TableDeclaration
+    from pattern_platform.lake.files import DataFile
+    from pattern_platform.lake.io_manager import Write
+    from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.window import Window
+
+_NAMED_AT_MOST = 10
+
+
+def refuse_outside(rows: pl.LazyFrame, window: Window) -> None:
+    """Refuse a batch with rows that belong to another partition, or to none.
+
+    Raises:
+        RowsOutsidePartitionError: Names the number of such rows, never the rows.
+    """
+    if outside := rows.select((~window.rows).sum()).collect().item():
+        raise RowsOutsidePartitionError(
+            f"{outside} row(s) were refused",
+            why=f"their {', '.join(window.columns)} is not in partition(s) {listed(window.pieces)}",
+            mend="filter them in the asset, or write them in the run of their own partition",
+        )
+
+
+def refuse_unfit(batch: Sequence[DataFile], write: Write) -> None:
+    """Check what a lazy batch turned out to hold; the footers answer, and a file is read only where they cannot.
+
+    Raises:
+        NullInRequiredColumnError: Nulls in a column that the table declares NOT NULL.
+        RowsOutsidePartitionError: As :func:`refuse_outside`.
+    """
+    required = write.snapshot.required if write.snapshot else frozenset()
+    if nulls := sorted(c for c in required if any(f.statistics[c].nulls for f in batch if c in f.statistics)):
+        raise NullInRequiredColumnError(
+            f"nulls in column(s) {', '.join(nulls)} were refused",
+            why="the table declares them NOT NULL",
+            mend="drop or fill these rows in the asset",
+        )
+    if write.rows_are_checked:
+        return
+    partition_columns = write.declaration.partition_by
+    files = statistics_frame(batch, {**write.window.columns, **{c: write.schema[c] for c in partition_columns}})
+    inside, _ = write.window.split(files)
+    if inside.height < files.height:
+        unsure = files.join(inside, on="path", how="anti")
+        refuse_outside(scan_files(write.table, unsure, write.schema, partition_columns), write.window)
+
+
+def refuse_layout(declaration: TableDeclaration, schema: pl.Schema, snapshot: Snapshot | None, name: str) -> None:
+    """Refuse physical partition columns that the table cannot have.
+
+    Raises:
+        InvalidMetadataError: ``partition_by`` names no column, or leaves none, or is not the layout of the table.
+    """
+    wanted = declaration.partition_by
+    unknown = [column for column in wanted if column not in schema]
+    if unknown or (wanted and len(set(wanted)) >= len(schema)):
+        raise InvalidMetadataError(
+            f'metadata "partition_by" of asset {name!r} was refused',
+            why=f"there is no column {listed(unknown)}" if unknown else "no column would be left in the files",
+            mend=f"choose some of the columns {', '.join(schema)}",
+        )
+    if snapshot and snapshot.partition_columns != wanted:
+        raise InvalidMetadataError(
+            f'metadata "partition_by" of asset {name!r} was refused',
+            why=f"the table is partitioned by {list(snapshot.partition_columns)}, the asset declares {list(wanted)}",
+            mend="declare what the table has, or write to a new table: the layout of a table does not change",
+        )
+
+
+def listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    """Names for an error message, not more than a reader takes in."""
+    shown = [repr(name) for name in list(names)[:_NAMED_AT_MOST]]
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")

@@ -1,0 +1,261 @@
+"""One atomic commit for every writer: plan outside the lock, commit inside it, plan again when the table moved.
+
+The lock is a kernel file lock in the table's folder, so a killed process never leaves it locked. It is held for the
+commit alone. Writers that do not know the lock (other engines) are met by the log itself: the next version is created
+only if nobody else created it, and whoever loses plans again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import filelock
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction
+
+from pattern_platform.errors import CommitConflictError, TableLockedError
+from pattern_platform.lake.files import remove_files
+from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+
+    import polars as pl
+
+    from pattern_platform.lake.changeset import ChangeSet
+    from pattern_platform.lake.window import Window
+
+_LOCK_FILE = "_commit.lock"  # names that begin with an underscore are no data to any reader, nor to vacuum
+_LOCK_SECONDS = 120.0
+_MOST_ATTEMPTS = 25
+_DEFAULT_PROPERTIES = {"delta.checkpointInterval": "20"}  # opening costs 0.3 ms for each commit after a checkpoint
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A change set that is part of the table.
+
+    Args:
+        version: The version that this commit, and no other, made.
+        change_set: What it did.
+        base: The version that it was committed onto.
+    """
+
+    version: int
+    change_set: ChangeSet
+    base: Snapshot
+
+
+@contextmanager
+def table_lock(table: Path) -> Generator[None]:
+    """Hold the table's lock.
+
+    Raises:
+        TableLockedError: Another process kept it for two minutes; a commit takes milliseconds.
+    """
+    lock = filelock.FileLock(table / _LOCK_FILE, timeout=_LOCK_SECONDS)
+    try:
+        with lock:
+            yield
+    except filelock.Timeout as error:
+        raise TableLockedError(
+            f"the commit to table {table.name!r} was given up",
+            why=f"another process has held its lock for {_LOCK_SECONDS:.0f} s",
+            mend=f"see which process holds {table / _LOCK_FILE} (lsof), end it, and run again",
+        ) from error
+
+
+def ready_table(
+    table: Path,
+    snapshot: Snapshot | None,
+    schema: pl.Schema,
+    *,
+    partition_by: Sequence[str],
+    properties: Mapping[str, str],
+) -> Snapshot:
+    """Bring a table to the schema of a batch: create it without rows, or add columns, in a commit without data.
+
+    Two first writes at once create one table, and neither replaces the other.
+
+    Args:
+        table: Directory of the table.
+        snapshot: The table as it was found; None where there is none.
+        schema: Columns of the batch: those of the table, and new ones at the end.
+        partition_by: Physical partition columns.
+        properties: Table properties; those of an existing table are brought in line.
+
+    Raises:
+        CommitConflictError: Another writer made or changed the table meanwhile, and the batch does not fit any more.
+        UnsupportedTableError: As :func:`refuse_unwritable`.
+    """
+    if snapshot is None:
+        table.mkdir(parents=True, exist_ok=True)
+        with table_lock(table):
+            DeltaTable.create(
+                table,
+                Schema.from_arrow(schema),
+                mode="ignore",
+                partition_by=list(partition_by),
+                configuration={**_DEFAULT_PROPERTIES, **properties},
+            )
+    elif snapshot.schema == schema and not _changed(snapshot, properties):
+        return snapshot
+    with table_lock(table):
+        snapshot = _opened(table)
+        refuse_unwritable(snapshot)
+        new = [f for f in Schema.from_arrow(schema).fields if f.name not in snapshot.schema]
+        if new:
+            DeltaTable(table).alter.add_columns(new)
+        if _changed(snapshot, properties):
+            DeltaTable(table).alter.set_table_properties(dict(properties))
+        snapshot = _opened(table)
+    if snapshot.schema != schema or snapshot.partition_columns != tuple(partition_by):
+        raise _changed_under_way(table)
+    return snapshot
+
+
+def _changed(snapshot: Snapshot, properties: Mapping[str, str]) -> bool:
+    return any(snapshot.properties.get(key) != value for key, value in properties.items())
+
+
+def _opened(table: Path) -> Snapshot:
+    snapshot = open_table(table)
+    if snapshot is None:
+        raise _changed_under_way(table)
+    return snapshot
+
+
+def commit(
+    snapshot: Snapshot,
+    window: Window,
+    plan: Callable[[Snapshot], ChangeSet],
+    *,
+    metadata: Mapping[str, object],
+    app_ids: Sequence[str],
+    durable: bool = False,
+) -> Commit:
+    """Plan a change set and commit it once. When it fails, every file that the plan names as added is removed.
+
+    Args:
+        snapshot: The table as the batch was checked against.
+        window: What the plan reads: when other commits touched it, the plan is made again.
+        plan: Pure function from a snapshot to a change set. It may write files for rows that it moves.
+        metadata: Kept in the commit, with names under ``pattern_platform.``.
+        app_ids: Application transaction ids to record, such as the partitions that the commit completes.
+        durable: Whether the commit is synced to the disk before it is reported.
+
+    Raises:
+        CommitConflictError: Other engines won every race.
+        TableLockedError: Another process kept the lock.
+    """
+    commit_id = uuid4().hex
+    change_set = plan(snapshot)
+    try:
+        for attempt in range(_MOST_ATTEMPTS):
+            with table_lock(snapshot.table):
+                current = _opened(snapshot.table)
+                if current.schema != snapshot.schema:
+                    raise _changed_under_way(snapshot.table)
+                if current.version != snapshot.version and _touched(window, snapshot, current):
+                    remove_files(snapshot.table, change_set.rewritten)
+                    change_set = plan(current)
+                snapshot = current
+                try:
+                    _append(snapshot, change_set, metadata={**metadata, "commit_id": commit_id}, app_ids=app_ids)
+                    break
+                except CommitFailedError as error:
+                    conflict = error
+            # A writer that does not know the lock was faster. Jitter keeps two such writers from meeting for ever.
+            time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))  # noqa: S311 - no secret
+        else:
+            raise CommitConflictError(
+                f"the commit to table {snapshot.table.name!r} was given up",
+                why=f"other engines committed first {_MOST_ATTEMPTS} times in a row",
+                mend="run again; if it stays so, let one engine at a time write this table",
+            ) from conflict
+    except BaseException:
+        # An error after the log was written (a full disk, an interrupt) must not remove files that are now the table.
+        if not _landed(snapshot, commit_id):
+            remove_files(snapshot.table, change_set.add)
+        raise
+    version = snapshot.version + 1
+    if durable:
+        folders = {(snapshot.table / file.path).parent for file in change_set.add}
+        _sync(_commit_path(snapshot.table, version), snapshot.table / "_delta_log", snapshot.table, *folders)
+    return Commit(version, change_set, snapshot)
+
+
+def checkpoint_if_due(commit: Commit) -> None:
+    """Write a checkpoint after every N-th commit, so that opening a table of many partitions stays cheap.
+
+    Args:
+        commit: The commit; N is the table's ``delta.checkpointInterval``.
+    """
+    interval = int(commit.base.properties.get("delta.checkpointInterval", "100"))
+    if commit.version % interval == 0 and (snapshot := open_table(commit.base.table)):
+        snapshot.handle.create_checkpoint()
+
+
+def _touched(window: Window, planned: Snapshot, current: Snapshot) -> bool:
+    before, after = ({*a["path"], *b["path"]} for a, b in map(window.split, (planned.files, current.files)))
+    return before != after
+
+
+def _append(
+    snapshot: Snapshot, change_set: ChangeSet, *, metadata: Mapping[str, object], app_ids: Sequence[str]
+) -> None:
+    now = int(time.time() * 1000)
+    removed = change_set.remove.select("path", "size_bytes").iter_rows()
+    snapshot.handle.create_write_transaction(
+        [
+            *(RemoveAction(path, data_change=True, deletion_timestamp=now, size=size) for path, size in removed),
+            *(
+                AddAction(f.path, f.size, f.partition_values, f.modified, data_change=True, stats=f.delta_stats())
+                for f in change_set.add
+            ),
+        ],
+        mode="append",  # the mode that takes explicit removes; "overwrite" would derive them from partition filters
+        schema=snapshot.handle.schema(),
+        partition_by=list(snapshot.partition_columns),
+        commit_properties=CommitProperties(
+            custom_metadata={f"pattern_platform.{key}": value for key, value in metadata.items()},
+            max_commit_retries=0,
+            app_transactions=[Transaction(app_id, snapshot.version + 1, now) for app_id in app_ids],
+        ),
+        # A hook that fails would report a commit as failed that is part of the table: checkpoints come after it.
+        post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+    )
+
+
+def _commit_path(table: Path, version: int) -> Path:
+    return table / "_delta_log" / f"{version:020}.json"
+
+
+def _landed(snapshot: Snapshot, commit_id: str) -> bool:
+    path = _commit_path(snapshot.table, snapshot.version + 1)
+    return path.exists() and commit_id in path.read_text()
+
+
+def _changed_under_way(table: Path) -> CommitConflictError:
+    return CommitConflictError(
+        f"the commit to table {table.name!r} was given up",
+        why="another writer made, changed or removed the table while the batch was written",
+        mend="run again: the batch is then checked against the table as it is",
+    )
+
+
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

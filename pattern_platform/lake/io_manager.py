@@ -1,0 +1,262 @@
+"""The base of the Delta IO managers: inputs, checks of the batch, emitted metadata.
+
+A pattern says what a write does to the table (:meth:`DeltaIOManager.write`); everything that every write has in common
+is here, in the order in which it happens.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+from dagster_deltalake import AzureConfig, GcsConfig, LocalConfig, S3Config
+from pydantic import Field
+
+from pattern_platform.errors import (
+    InvalidMetadataError,
+    MissingPartitionsError,
+    MissingTableError,
+    UnsafeAssetKeyError,
+    UnsupportedStorageError,
+)
+from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside
+from pattern_platform.lake.commit import checkpoint_if_due
+from pattern_platform.lake.completeness import WHOLE_TABLE, missing_partitions, partition_app_id
+from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
+from pattern_platform.lake.frames import from_lazy, to_lazy
+from pattern_platform.lake.partitions import window_of
+from pattern_platform.lake.schema import casts_to, column_schema, stored_schema
+from pattern_platform.lake.snapshot import Snapshot, open_table, open_version, refuse_unwritable
+from pattern_platform.lake.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pattern_platform.lake.commit import Commit
+
+_KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Durability(Enum):
+    """When a write counts as done."""
+
+    ENGINE = "engine"
+    FSYNC = "fsync"
+
+
+@dataclass(frozen=True)
+class Write:
+    """A checked batch on its way into a table.
+
+    Args:
+        table: Directory of the table.
+        snapshot: The table as it was found; None before the first write.
+        schema: Columns of the table, with those that this batch adds at the end.
+        rows: The batch with exactly these columns and types.
+        window: The rows that the run owns.
+        rows_are_checked: Whether every row is known to be inside; a lazy batch is known only once it is written.
+        declaration: What the asset declares.
+        metadata: What the commit records about its run.
+        app_ids: What the commit completes.
+    """
+
+    table: Path
+    snapshot: Snapshot | None
+    schema: pl.Schema
+    rows: pl.LazyFrame
+    window: Window
+    rows_are_checked: bool
+    declaration: TableDeclaration
+    metadata: Mapping[str, object]
+    app_ids: Sequence[str]
+
+
+class DeltaIOManager(dg.ConfigurableIOManager):
+    """Delta tables as assets. A table lives at ``<root_uri>/<asset key parts joined by />``.
+
+    Args:
+        root_uri: Folder of all tables.
+        storage: Storage of the root, one of the config classes of ``dagster_deltalake``.
+        table_properties: Delta table properties, brought in line on every write.
+        durability: ``fsync`` syncs a commit and its files to the disk before the write is reported; ``engine`` leaves
+            that to the operating system, as delta-rs does.
+    """
+
+    root_uri: str
+    storage: LocalConfig | S3Config | AzureConfig | GcsConfig = Field(default=LocalConfig(), discriminator="provider")
+    table_properties: dict[str, str] = {}
+    durability: Durability = Durability.ENGINE
+
+    @abstractmethod
+    def write(self, write: Write) -> Commit:
+        """Bring a batch into its table, in one commit."""
+
+    def table_path(self, key: dg.AssetKey) -> Path:
+        """Directory of an asset's table.
+
+        Raises:
+            UnsafeAssetKeyError: A part of the key leaves the root, hides the table, or the table would be inside
+                another table.
+            UnsupportedStorageError: The root is on an object store.
+        """
+        if not isinstance(self.storage, LocalConfig) or "://" in self.root_uri.removeprefix("file://"):
+            raise UnsupportedStorageError(
+                f"root_uri {self.root_uri!r} with storage {self.storage.provider!r} was refused",
+                why="this version writes to local and mounted file systems only",
+                mend="set root_uri to a folder and leave storage at its default",
+            )
+        root = Path(self.root_uri.removeprefix("file://")).absolute()
+        if unsafe := [part for part in key.path if not _KEY_PART.fullmatch(part)]:
+            raise UnsafeAssetKeyError(
+                f"asset key {key.to_user_string()!r} was refused",
+                why=f"part {unsafe[0]!r} is no folder name that stays inside {root}",
+                mend="use letters, digits, '_', '-' and '.', beginning with a letter or digit",
+            )
+        table = root.joinpath(*key.path)
+        for outer in table.parents[: len(key.path) - 1]:
+            if (outer / "_delta_log").exists():
+                raise UnsafeAssetKeyError(
+                    f"asset key {key.to_user_string()!r} was refused",
+                    why=f"{outer.name!r} is a table itself, and its clean-up would remove the files of a table inside",
+                    mend="give the two assets keys of which none begins with the other",
+                )
+        return table
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Check a batch, write it, and tell Dagster what became of it."""
+        table = self.table_path(context.asset_key)
+        name = context.asset_key.to_user_string()
+        declaration = parse(TableDeclaration, context.definition_metadata, of=f"asset {name!r}")
+        rows = to_lazy(obj)
+        snapshot = open_table(table)
+        if snapshot:
+            refuse_unwritable(snapshot)
+        given = rows.collect_schema()
+        schema = snapshot.schema if snapshot else stored_schema(given)
+        casts, added = casts_to(schema, given, declaration.schema_evolution)
+        schema = pl.Schema({**schema, **added})
+        refuse_layout(declaration, schema, snapshot, name)
+        keys = _partition_keys(context)
+        window = _window(keys, context, declaration, schema, name)
+        if given != schema or given.names() != schema.names():
+            rows = rows.select(casts)
+        if in_memory := isinstance(obj, pl.DataFrame | pa.Table):
+            refuse_outside(rows, window)
+        commit = self.write(
+            Write(
+                table=table,
+                snapshot=snapshot,
+                schema=schema,
+                rows=rows,
+                window=window,
+                rows_are_checked=in_memory,
+                declaration=declaration,
+                metadata={"asset": name, "run_id": context.run_id, "partition_keys": keys},
+                app_ids=[partition_app_id(key) for key in keys] if keys is not None else [WHOLE_TABLE],
+            )
+        )
+        try:
+            checkpoint_if_due(commit)
+        except OSError as error:
+            # The commit is part of the table; a checkpoint is a cache that the next write makes again.
+            context.log.warning("no checkpoint of %s: %s", name, error)
+        columns = column_schema(schema, _declared_columns(context.definition_metadata))
+        context.add_output_metadata(self._emitted(table, columns, window, commit))
+
+    def _emitted(self, table: Path, columns: dg.TableSchema, window: Window, commit: Commit) -> dict[str, Any]:
+        change = commit.change_set
+        metadata: dict[str, Any] = {
+            "dagster/table_name": ".".join(table.relative_to(Path(self.root_uri).absolute()).parts),
+            "dagster/uri": str(table),
+            "dagster/column_schema": columns,
+            "delta/version": commit.version,
+            "delta/rows_inserted": change.rows_inserted,
+            "delta/rows_deleted": change.rows_deleted,
+            "delta/files_added": len(change.add),
+            "delta/files_removed": change.remove.height,
+        }
+        if window.is_whole_table:
+            metadata["dagster/row_count"] = change.rows_inserted
+        elif len(window.pieces) == 1:
+            metadata["dagster/partition_row_count"] = change.rows_inserted
+        return metadata
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Load exactly the mapped partitions of an upstream table, as the kind of frame the parameter asks for."""
+        name = context.asset_key.to_user_string()
+        table = self.table_path(context.asset_key)
+        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
+        upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
+        declaration = parse(TableDeclaration, upstream, of=f"asset {name!r}")
+        snapshot = open_table(table) if declared.table_version is None else open_version(table, declared.table_version)
+        keys = _partition_keys(context)
+        if snapshot is None:
+            missing = f"table {name!r} does not exist"
+            if not declared.allow_missing_partitions:
+                raise MissingTableError(
+                    f"input {context.name!r} was refused",
+                    why=missing,
+                    mend=f"materialize {name!r} first" + (f", partition(s) {listed(keys)}" if keys else ""),
+                )
+            context.log.warning("%s; the input is an empty frame without columns", missing)
+            return from_lazy(pl.LazyFrame(), context.dagster_type.typing_type)
+        window = _window(keys, context, declaration, snapshot.schema, name)
+        files = window.split(snapshot.files)
+        if missing := missing_partitions(snapshot, window, files):
+            if not declared.allow_missing_partitions:
+                raise MissingPartitionsError(
+                    f"input {context.name!r} was refused",
+                    why=f"{len(missing)} of {len(window.pieces) or 1} partition(s) of {name!r} were never written: "
+                    f"{listed(missing)}",
+                    mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
+                )
+            context.log.warning("%s has no partition(s) %s", name, listed(missing))
+        rows = snapshot.scan(window, files)
+        if declared.columns is not None:
+            if unknown := [c for c in declared.columns if c not in snapshot.schema]:
+                raise InvalidMetadataError(
+                    f'metadata "columns" of input {context.name!r} was refused',
+                    why=f"{name!r} has no column(s) {listed(unknown)}; it has {', '.join(snapshot.schema)}",
+                    mend="name columns of the table",
+                )
+            rows = rows.select(declared.columns)
+        return from_lazy(rows, context.dagster_type.typing_type)
+
+
+def _declared_columns(metadata: Mapping[str, object]) -> dg.TableSchema | None:
+    declared = metadata.get("dagster/column_schema")
+    declared = declared.value if isinstance(declared, dg.TableSchemaMetadataValue) else declared
+    return declared if isinstance(declared, dg.TableSchema) else None
+
+
+def _partition_keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
+    return list(context.asset_partition_keys) if context.has_asset_partitions else None
+
+
+def _window(
+    keys: list[str] | None,
+    context: dg.OutputContext | dg.InputContext,
+    declaration: TableDeclaration,
+    schema: pl.Schema,
+    name: str,
+) -> Window:
+    if keys is None:
+        return Window()
+    if declaration.partition_expr is None:
+        raise InvalidMetadataError(
+            f"asset {name!r} was refused",
+            why="it is partitioned, and does not say which column holds the partition",
+            mend='set its metadata "partition_expr" to the name of the column',
+        )
+    return window_of(keys, context.asset_partitions_def, declaration.partition_expr, schema)

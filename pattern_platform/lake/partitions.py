@@ -1,0 +1,128 @@
+"""Partition keys -> windows.
+
+Time windows are compared in UTC, so the two 01:00 hours of a clock change stay apart; keys are never parsed with
+``strptime``. What a column cannot express is refused: there is no path that falls back to the whole table.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+from pattern_platform.errors import InexpressiblePartitionError, InvalidMetadataError, UnsafePartitionKeyError
+from pattern_platform.lake.window import Bound, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SHORTEST_DAY = dt.timedelta(hours=23)  # a day of the spring clock change
+_MAX_KEY_BYTES = 200
+
+
+def window_of(
+    keys: Sequence[str],
+    definition: dg.PartitionsDefinition,
+    partition_expr: str | Mapping[str, str],
+    schema: Mapping[str, pl.DataType],
+) -> Window:
+    """The window of some partitions of an asset.
+
+    Args:
+        keys: Partition keys, in any order, need not be contiguous.
+        definition: The asset's partitions definition.
+        partition_expr: The partition column, or for a multi-partitioned asset a column for each dimension.
+        schema: Stored types of the table's columns.
+
+    Raises:
+        InvalidMetadataError: ``partition_expr`` names no column, or not every dimension.
+        UnsafePartitionKeyError: A key that Delta Lake cannot hold.
+        InexpressiblePartitionError: The column cannot tell these partitions apart.
+    """
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        dimensions = {d.name: d.partitions_def for d in definition.partitions_defs}
+        if isinstance(partition_expr, str) or set(partition_expr) != set(dimensions):
+            raise InvalidMetadataError(
+                f'asset metadata "partition_expr": {partition_expr!r} was refused',
+                why=f"the asset is partitioned by {', '.join(dimensions)}, each needs its column",
+                mend=f'set "partition_expr": {dict.fromkeys(dimensions, "<column>")}',
+            )
+    elif isinstance(partition_expr, str):
+        dimensions, partition_expr = {"": definition}, {"": partition_expr}
+    else:
+        raise InvalidMetadataError(
+            f'asset metadata "partition_expr": {partition_expr!r} was refused',
+            why="the asset has one partition dimension",
+            mend='set "partition_expr" to the name of the partition column',
+        )
+    columns: dict[str, pl.DataType] = {}
+    for column in partition_expr.values():
+        if column not in schema:
+            raise InvalidMetadataError(
+                f'asset metadata "partition_expr": {column!r} was refused',
+                why=f"there is no such column; there are: {', '.join(schema)}",
+                mend="name the column that holds the partition, or add it to what the asset returns",
+            )
+        columns[column] = schema[column]
+    pieces = {}
+    for key in keys:
+        parts = key.keys_by_dimension if isinstance(key, dg.MultiPartitionKey) else {"": key}
+        pieces[str(key)] = tuple(
+            _bound(parts[dimension], dimensions[dimension], column, columns[column])
+            for dimension, column in partition_expr.items()
+        )
+    return Window(columns, pieces)
+
+
+def _bound(key: str, definition: dg.PartitionsDefinition, column: str, dtype: pl.DataType) -> Bound:
+    if not key or len(key.encode()) > _MAX_KEY_BYTES or not key.isprintable():
+        raise UnsafePartitionKeyError(
+            f"partition key {key!r} was refused",
+            why=f"Delta Lake stores an empty value as null, and names longer than {_MAX_KEY_BYTES} bytes or with "
+            "control characters not at all",
+            mend="choose another partition key",
+        )
+    if isinstance(dtype, pl.String):
+        return Bound(key)
+    try:
+        if dtype.is_integer():
+            return Bound(int(key))
+        if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+            return _time_bound(definition, key, dtype)
+        if isinstance(dtype, pl.Date):
+            return Bound(dt.date.fromisoformat(key))
+        if isinstance(dtype, pl.Datetime):
+            return Bound(_as_stored(dt.datetime.fromisoformat(key), dtype))
+    except ValueError as error:
+        raise InexpressiblePartitionError(
+            f"partition {key!r} with partition column {column!r} was refused",
+            why=f"a column of type {dtype} cannot hold this partition: {error}",
+            mend="use a timestamp column, or a string column that holds the partition key itself",
+        ) from error
+    raise InexpressiblePartitionError(
+        f"partition column {column!r} was refused",
+        why=f"it is of type {dtype}; a partition column is a date, a timestamp, a string or an integer",
+        mend='name another column in the asset metadata "partition_expr"',
+    )
+
+
+def _time_bound(definition: dg.TimeWindowPartitionsDefinition, key: str, dtype: pl.DataType) -> Bound:
+    window = definition.time_window_for_partition_key(key)
+    if isinstance(dtype, pl.Datetime):
+        return Bound(_as_stored(window.start, dtype), _as_stored(window.end, dtype))
+    if not isinstance(dtype, pl.Date):
+        message = "it is no time"
+        raise ValueError(message)  # noqa: TRY004 - the caller says which key and column
+    # A date is a day of the definition's own calendar, whatever its time zone.
+    if window.end.timestamp() - window.start.timestamp() < _SHORTEST_DAY.total_seconds():
+        message = "a date cannot tell the hours of a day apart"
+        raise ValueError(message)
+    return Bound(window.start.date(), window.end.date())
+
+
+def _as_stored(moment: dt.datetime, dtype: pl.Datetime) -> dt.datetime:
+    """A moment as the column stores it: in UTC, with or without its zone. A moment without zone is UTC."""
+    utc = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    return utc if dtype.time_zone else utc.replace(tzinfo=None)

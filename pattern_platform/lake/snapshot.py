@@ -1,0 +1,209 @@
+"""What one version of a table holds: live files with their statistics, schema, properties.
+
+Opening a table costs its log, so each thread keeps the tables that it used last and asks only for what is new. A table
+that was deleted and made again under the same path is noticed by its newest commit file and opened afresh.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from pattern_platform.errors import MissingVersionError, TornCommitError, UnsupportedTableError
+from pattern_platform.lake.files import scan_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pattern_platform.lake.window import Window
+
+_OPEN_TABLES_PER_THREAD = 32
+_READ_FEATURES = {"timestampNtz"}
+_WRITE_FEATURES = {
+    "timestampNtz",
+    "appendOnly",
+    "invariants",
+    "checkConstraints",
+    "changeDataFeed",
+    "generatedColumns",
+    "identityColumns",
+}  # each of them is refused below where a table really uses it
+_UNWRITABLE_PROPERTIES = {"delta.appendOnly": "true", "delta.enableChangeDataFeed": "true"}
+_UNWRITABLE_FIELDS = ("delta.invariants", "delta.generationExpression", "delta.identity")
+
+
+class _OpenTables(threading.local):
+    """The newest snapshots of this thread, the last used last, each with its commit file."""
+
+    def __init__(self) -> None:
+        self.by_path: OrderedDict[Path, tuple[Snapshot, tuple[int, int]]] = OrderedDict()
+
+
+_open_tables = _OpenTables()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a table.
+
+    Args:
+        table: Directory of the table.
+        version: The version.
+        schema: Columns with their stored types.
+        partition_columns: Physical partition columns.
+        properties: Table properties.
+        required: Columns that are declared NOT NULL.
+        files: The live files, one a row: ``path`` (as on disk), ``size_bytes``, ``num_records``, and for each column
+            with statistics ``min.<column>``, ``max.<column>``, ``null_count.<column>``.
+        handle: The open table; it may move on to later versions.
+    """
+
+    table: Path
+    version: int
+    schema: pl.Schema
+    partition_columns: tuple[str, ...]
+    properties: dict[str, str]
+    required: frozenset[str]
+    files: pl.DataFrame
+    handle: DeltaTable
+
+    def scan(self, window: Window, files: tuple[pl.DataFrame, pl.DataFrame] | None = None) -> pl.LazyFrame:
+        """The rows of a window; files that hold no row of it are not opened.
+
+        Args:
+            window: Which rows.
+            files: What ``window.split(snapshot.files)`` gives, where the caller has asked already.
+        """
+        protocol = self.handle.protocol()
+        if protocol.min_reader_version == 2 or set(protocol.reader_features or ()) - _READ_FEATURES:  # noqa: PLR2004 - column mapping
+            return pl.scan_delta(DeltaTable(self.table, version=self.version)).filter(window.rows)
+        inside, astride = files or window.split(self.files)
+        whole = scan_files(self.table, inside, self.schema, self.partition_columns)
+        if astride.is_empty():
+            return whole
+        part = scan_files(self.table, astride, self.schema, self.partition_columns).filter(window.rows)
+        return pl.concat([whole, part])
+
+    def recorded(self, app_id: str) -> bool:
+        """Whether a commit up to this version carries an application transaction id."""
+        return self.handle.transaction_version(app_id) is not None
+
+
+def open_table(table: Path) -> Snapshot | None:
+    """The newest version of a table, or None where there is no table.
+
+    Args:
+        table: Directory of the table.
+
+    Raises:
+        TornCommitError: The newest commit file is empty.
+    """
+    known, commit = _open_tables.by_path.pop(table, (None, None))
+    if known is not None and _commit_file(table, known.version) == commit:
+        if _commit_file(table, known.version + 1) is None:
+            snapshot = known
+        else:
+            known.handle.update_incremental()
+            snapshot = _snapshot(table, known.handle)
+    else:
+        try:
+            snapshot = _snapshot(table, DeltaTable(table))
+        except TableNotFoundError:
+            return None
+    commit = _commit_file(table, snapshot.version)
+    if commit is not None:
+        _open_tables.by_path[table] = snapshot, commit
+        if len(_open_tables.by_path) > _OPEN_TABLES_PER_THREAD:
+            _open_tables.by_path.popitem(last=False)
+    return snapshot
+
+
+def open_version(table: Path, version: int) -> Snapshot:
+    """A given version of a table.
+
+    Raises:
+        MissingVersionError: There is no such version, or its log was cleaned up.
+    """
+    try:
+        return _snapshot(table, DeltaTable(table, version=version))
+    except (TableNotFoundError, DeltaError) as error:
+        raise MissingVersionError(
+            f"version {version} of {table.name!r} was refused",
+            why="the table's log does not hold it: it was never written, or was cleaned up",
+            mend=f'choose a version of DeltaTable("{table}").history()',
+        ) from error
+
+
+def _commit_file(table: Path, version: int) -> tuple[int, int] | None:
+    """Identity of a commit file: inode and time; None once the log was cleaned up to a checkpoint."""
+    try:
+        written = (table / "_delta_log" / f"{version:020}.json").stat()
+    except FileNotFoundError:
+        return None
+    if not written.st_size:
+        raise TornCommitError(
+            f"table {table.name!r} was refused",
+            why=f"commit {version} is an empty file, as a power loss leaves it; going on would hide that it is lost",
+            mend=f"remove _delta_log/{version:020}.json of the table, then materialize the partition again",
+        )
+    return written.st_ino, written.st_mtime_ns
+
+
+def _snapshot(table: Path, handle: DeltaTable) -> Snapshot:
+    fields = handle.schema().fields
+    metadata = handle.metadata()
+    files = pl.DataFrame(handle.get_add_actions(flatten=True))
+    if files["path"].str.contains("%", literal=True).any():
+        files = files.with_columns(pl.col("path").map_elements(unquote, return_dtype=pl.String))
+    for column in metadata.partition_columns:
+        value = pl.col(f"partition.{column}")
+        files = files.with_columns(
+            value.alias(f"min.{column}"),
+            value.alias(f"max.{column}"),
+            pl.when(value.is_null()).then("num_records").otherwise(0).alias(f"null_count.{column}"),
+        )
+    return Snapshot(
+        table=table,
+        version=handle.version(),
+        schema=pl.Schema(handle.schema().to_arrow()),
+        partition_columns=tuple(metadata.partition_columns),
+        properties={k: v for k, v in metadata.configuration.items() if v is not None},
+        required=frozenset(f.name for f in fields if not f.nullable),
+        files=files,
+        handle=handle,
+    )
+
+
+def refuse_unwritable(snapshot: Snapshot) -> None:
+    """Refuse tables whose protocol asks for more than change sets of plain files.
+
+    Raises:
+        UnsupportedTableError: The table uses constraints, generated columns, change data feed, column mapping,
+            deletion vectors, or is append-only.
+    """
+    protocol = snapshot.handle.protocol()
+    in_use = [
+        *(f"feature {f}" for f in sorted(set(protocol.writer_features or ()) - _WRITE_FEATURES)),
+        *(f"property {k}" for k, v in _UNWRITABLE_PROPERTIES.items() if snapshot.properties.get(k) == v),
+        *(f"property {k}" for k in snapshot.properties if k.startswith("delta.constraints.")),
+        *(f"{k} of column {f.name}" for f in snapshot.handle.schema().fields for k in _unwritable_metadata(f.metadata)),
+    ]
+    if snapshot.properties.get("delta.columnMapping.mode", "none") != "none":
+        in_use.append("property delta.columnMapping.mode")
+    if in_use:
+        raise UnsupportedTableError(
+            f"writing to table {snapshot.table.name!r} was refused",
+            why=f"it uses {', '.join(in_use)}, which this writer would not honour",
+            mend="write it with the engine that made it, or let the platform make a table of its own",
+        )
+
+
+def _unwritable_metadata(metadata: dict[str, object]) -> list[str]:
+    return [key for key in metadata if key.startswith(_UNWRITABLE_FIELDS)]

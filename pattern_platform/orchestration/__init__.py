@@ -1,0 +1,1 @@
+"""What the platform adds around assets: checks, validation of declarations."""

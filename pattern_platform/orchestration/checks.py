@@ -1,0 +1,113 @@
+"""Asset checks that more than one asset needs. Each reads what was stored, not what was about to be."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dataframely as dy
+
+# Partitioned checks are a preview in Dagster 1.13. They are worth it: without them a check that failed on one hour is
+# overwritten by the next hour's success, and nothing downstream can tell.
+warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
+
+
+def contract_check(
+    asset: dg.AssetKey, contract: type[dy.Schema], partitions: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
+    """A blocking check that the stored rows keep a contract: columns, types and rules.
+
+    Args:
+        asset: The asset.
+        contract: The contract.
+        partitions: Partitions of the asset.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name="keeps_the_contract",
+        description=f"Every row keeps the contract {contract.__name__}.",
+        blocking=True,
+        partitions_def=partitions,
+    )
+    def keeps_the_contract(rows: pl.DataFrame) -> dg.AssetCheckResult:
+        expected, stored = pl.Schema(contract), rows.schema
+        wrong = sorted(name for name in {*expected, *stored} if not _same_type(expected.get(name), stored.get(name)))
+        if wrong:
+            return dg.AssetCheckResult(passed=False, metadata={"columns": wrong}, description="columns differ")
+        _, failure = contract.filter(rows, cast=True)
+        return dg.AssetCheckResult(
+            passed=len(failure) == 0, metadata={"rows": rows.height, "broken_rules": failure.counts()}
+        )
+
+    return keeps_the_contract
+
+
+def unique_check(
+    asset: dg.AssetKey, columns: Sequence[str], partitions: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
+    """A blocking check that some columns identify a row of a partition, and are never null.
+
+    Args:
+        asset: The asset.
+        columns: Columns of the key.
+        partitions: Partitions of the asset.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name="unique_" + "_".join(columns),
+        description=f"{', '.join(columns)}: unique and never null.",
+        blocking=True,
+        partitions_def=partitions,
+    )
+    def is_unique(rows: pl.LazyFrame) -> dg.AssetCheckResult:
+        keys = rows.select(columns)
+        counts = keys.select(
+            duplicated=pl.struct(columns).is_duplicated().sum(), null=pl.any_horizontal(pl.all().is_null()).sum()
+        ).collect()
+        return dg.AssetCheckResult(
+            passed=not any(counts.row(0)), metadata={name: int(counts[name][0]) for name in counts.columns}
+        )
+
+    return is_unique
+
+
+def totals_check(
+    asset: dg.AssetKey, parts: dg.AssetKey, measure: str, total: pl.Expr, partitions: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
+    """A blocking check that a total equals the sum of the rows it was made from.
+
+    Args:
+        asset: The asset with the total.
+        parts: The asset that it was aggregated from.
+        measure: Column that is added up, in both.
+        total: Which rows of the asset are the grand total.
+        partitions: Partitions of the asset.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name="adds_up",
+        description=f"The grand total of {measure} is the sum of {parts.to_user_string()}.",
+        blocking=True,
+        partitions_def=partitions,
+        additional_ins={"parts": dg.AssetIn(parts)},
+    )
+    def adds_up(rows: pl.LazyFrame, parts: pl.LazyFrame) -> dg.AssetCheckResult:
+        stated = int(rows.filter(total).select(pl.col(measure).sum()).collect().item())
+        counted = int(parts.select(pl.col(measure).sum()).collect().item())
+        return dg.AssetCheckResult(passed=stated == counted, metadata={"total": stated, "sum_of_parts": counted})
+
+    return adds_up
+
+
+def _same_type(expected: pl.DataType | None, stored: pl.DataType | None) -> bool:
+    """Delta Lake keeps an Enum as text; everything else must be the same."""
+    return expected == stored or (isinstance(expected, pl.Enum) and stored == pl.String)

@@ -1,0 +1,1 @@
+"""Chapter 6: ways to decide when things run."""

@@ -1,0 +1,1 @@
+"""Chapter 4: ways to write so that a rerun is harmless."""

@@ -1,0 +1,43 @@
+"""Where the example platform keeps its data, and which days it covers. Set by environment variables."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Settings of the example; each is read from ``PATTERN_PLATFORM_<NAME>``.
+
+    Args:
+        data: Folder of landed files (``landing``) and tables (``lake``).
+        visits_from: First day of visits.
+        visits_days: Number of days of visits.
+        flights_days: Number of days of flights, from 1 January 2013.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PATTERN_PLATFORM_")
+
+    data: Path = _CHECKOUT / "data"
+    visits_from: date = date(2024, 5, 6)
+    visits_days: int = 2
+    flights_days: int = 3
+
+    @property
+    def landing(self) -> Path:
+        """Landed files."""
+        return self.data / "landing"
+
+    @property
+    def lake(self) -> Path:
+        """Delta tables."""
+        return self.data / "lake"
+
+    @property
+    def visits_end(self) -> date:
+        """The day after the last day of visits."""
+        return self.visits_from + timedelta(days=self.visits_days)

@@ -1,0 +1,1 @@
+"""Blog visits: hourly landing files and what is made of them."""

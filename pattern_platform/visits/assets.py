@@ -1,0 +1,104 @@
+"""Blog visits: hourly events become daily cubes.
+
+landing/visits -> raw/visits -> clean/visits -> aggregated/visits_by_hour -> aggregated/visits_cube
+-> quarantine/visits
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+import polars as pl
+
+from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
+from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.orchestration.checks import totals_check, unique_check
+from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
+from pattern_platform.settings import Settings
+from pattern_platform.visits.contract import Visit
+from pattern_platform.warehouse.query import query
+
+_settings = Settings()
+HOURS = dg.HourlyPartitionsDefinition(_settings.visits_from.isoformat() + "-00:00", f"{_settings.visits_end}-00:00")
+DAYS = dg.DailyPartitionsDefinition(_settings.visits_from.isoformat(), _settings.visits_end.isoformat())
+LOOKBACK = timedelta(days=7)
+
+VISITS = Dataset(
+    name="visits",
+    description="Page views of the blog.",
+    owner="team:web",
+    landing="visits/date=%Y-%m-%d/hour=%H/*.jsonl.gz",
+    format="jsonl",
+    partitions=HOURS,
+    contract=Visit,
+    time_column="append_time",
+)
+
+
+@dg.asset(
+    key=["aggregated", "visits_by_hour"],
+    description="Visits of an hour, by page and user. The hour is the one in which they reached the log.",
+    group_name="aggregated",
+    owners=["team:web"],
+    tags={"pattern_platform/pattern": "data_overwrite"},
+    kinds={"polars", "deltalake"},
+    code_version="1",
+    partitions_def=HOURS,
+    ins={
+        "visits": dg.AssetIn(["clean", "visits"], metadata={"columns": ["append_time", "page", "user_id"]}),
+    },
+    io_manager_key="data_overwrite",
+    metadata={"partition_expr": "hour"},
+    automation_condition=aligned_fan_in(LOOKBACK),
+)
+def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
+    """Count the visits."""
+    hour = pl.col("append_time").dt.truncate("1h").alias("hour")
+    return visits.group_by(hour, "page", "user_id").agg(pl.len().cast(pl.Int64).alias("visits")).sort(pl.all())
+
+
+@dg.asset(
+    key=["aggregated", "visits_cube"],
+    description="Visits of a day by page, by user, by both, and in all; null stands for all.",
+    group_name="aggregated",
+    owners=["team:web"],
+    tags={"pattern_platform/pattern": "aligned_fan_in"},
+    kinds={"duckdb", "deltalake"},
+    code_version="1",
+    partitions_def=DAYS,
+    ins={"hours": dg.AssetIn(["aggregated", "visits_by_hour"])},
+    io_manager_key="data_overwrite",
+    metadata={"partition_expr": "day"},
+    automation_condition=aligned_fan_in(LOOKBACK),
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=26)),
+)
+def visits_cube(hours: pl.DataFrame) -> pl.DataFrame:
+    """Cube the hours of the day. A day without visits has an empty cube, not a total of nothing."""
+    return query(
+        """
+        SELECT CAST(hour AS DATE) AS day, page, user_id, CAST(sum(visits) AS BIGINT) AS visits
+        FROM hours GROUP BY day, CUBE (page, user_id) ORDER BY ALL
+        """,
+        {"hours": hours.with_columns(pl.col("hour").dt.replace_time_zone(None))},  # a day of visits is a day in UTC
+    )
+
+
+ASSETS = [*ingestion_assets(VISITS, automation_condition=aligned_fan_in(LOOKBACK)), visits_by_hour, visits_cube]
+CHECKS = [
+    *ingestion_checks(VISITS),
+    unique_check(visits_by_hour.key, ["hour", "page", "user_id"], HOURS),
+    totals_check(
+        visits_cube.key,
+        visits_by_hour.key,
+        "visits",
+        pl.col("page").is_null() & pl.col("user_id").is_null(),
+        DAYS,
+    ),
+]
+INGEST = dg.define_asset_job(
+    "ingest_visits",
+    description="One landed hour of visits. What follows from it, the conditions of the assets request.",
+    selection=[dg.AssetKey(["raw", "visits"])],
+)
+SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)

@@ -1,0 +1,1 @@
+"""DuckDB, with connections as short as the statement."""

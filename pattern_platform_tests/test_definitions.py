@@ -1,0 +1,66 @@
+"""The public shape of the code location: what a person finds in the Dagster UI."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pattern_platform.definitions import automation, defs
+from pattern_platform_tests.test_structure import ROOT
+
+SHAPE = {
+    "raw/visits": ("raw", "data_overwrite"),
+    "clean/visits": ("clean", "data_overwrite"),
+    "quarantine/visits": ("quarantine", "data_overwrite"),
+    "aggregated/visits_by_hour": ("aggregated", "data_overwrite"),
+    "aggregated/visits_cube": ("aggregated", "aligned_fan_in"),
+    "raw/flights": ("raw", "data_overwrite"),
+    "clean/flights": ("clean", "data_overwrite"),
+    "quarantine/flights": ("quarantine", "data_overwrite"),
+    "aggregated/flights_by_hour": ("aggregated", "data_overwrite"),
+    "aggregated/flights_cube": ("aggregated", "aligned_fan_in"),
+}
+CHECKED = set(SHAPE) - {"raw/visits", "raw/flights"}
+
+
+def test_definitions_load() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_shape_of_the_platform() -> None:
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert {
+        key: (spec.group_name, spec.tags["pattern_platform/pattern"]) for key, spec in specs.items()
+    } == SHAPE
+    for key, spec in specs.items():
+        assert spec.description, key
+        assert spec.owners, key
+        assert "deltalake" in spec.kinds, key
+        assert spec.partitions_def is not None, key
+        assert spec.code_version, key
+
+
+def test_every_pattern_tag_names_a_module() -> None:
+    modules = {module.stem for module in (ROOT / "patterns").glob("*/*.py")}
+    assert {tag for _, tag in SHAPE.values()} <= modules
+
+
+def test_every_derived_asset_has_a_blocking_check_of_its_own_partitions() -> None:
+    repository = defs.get_repository_def()
+    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+    checks = [spec for check in repository.asset_graph.asset_check_keys for spec in [repository.asset_graph.get(check)]]
+    assert {check.key.asset_key.to_user_string() for check in checks} == CHECKED
+    for check in checks:
+        assert check.blocking, check.key
+        assert check.partitions_def == specs[check.key.asset_key].partitions_def, check.key
+
+
+def test_automation_runs_by_default() -> None:
+    assert automation.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_columns_are_described() -> None:
+    for spec in defs.resolve_all_asset_specs():
+        schema = spec.metadata.get("dagster/column_schema")
+        if spec.group_name != "aggregated":
+            undescribed = {column.name for column in schema.columns if not column.description}
+            assert spec.key.path[0] == "raw" or not undescribed, (spec.key, undescribed)

@@ -1,0 +1,76 @@
+"""The demo as a newcomer runs it, on one day whose hour 13 has not arrived."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pattern_platform_tests.test_structure import CHECKOUT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAY = "2024-05-07"
+LATE = f"{DAY}-13:00"
+
+
+def demo(folder: Path, *arguments: str) -> str:
+    """Run the command in a folder of its own; it must succeed."""
+    home = folder / "dagster"
+    home.mkdir(exist_ok=True)
+    shutil.copy(CHECKOUT / "dagster.yaml", home)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pattern_platform.cli", "demo", *arguments],
+        env={
+            **os.environ,
+            "DAGSTER_HOME": str(home),
+            "PATTERN_PLATFORM_DATA": str(folder),
+            "PATTERN_PLATFORM_VISITS_FROM": DAY,
+            "PATTERN_PLATFORM_VISITS_DAYS": "1",
+            "PATTERN_PLATFORM_FLIGHTS_DAYS": "1",
+            "COLUMNS": "200",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def tables(folder: Path) -> dict[str, pl.DataFrame]:
+    found = {}
+    for log in sorted((folder / "lake").glob("*/*/_delta_log")):
+        rows = pl.read_delta(str(log.parent))
+        found[log.parent.relative_to(folder).as_posix()] = rows.select(sorted(rows.columns)).sort(
+            pl.exclude(pl.List), nulls_last=True
+        )
+    return found
+
+
+def test_the_demo_withholds_the_day_until_its_last_hour_arrives(tmp_path: Path) -> None:
+    for source, day in (("visits", DAY), ("flights", "2013-01-01")):
+        landed = f"landing/{source}/date={day}"
+        shutil.copytree(CHECKOUT / "data" / landed, tmp_path / landed, ignore=shutil.ignore_patterns("hour=13"))
+    first = demo(tmp_path)
+    assert f"withheld the cube of {DAY}" in first
+    assert f"demo --land {LATE}" in first
+    before = tables(tmp_path)
+    assert "lake/aggregated/visits_cube" not in before
+    assert before["lake/raw/flights"].height == 842
+
+    demo(tmp_path)
+    after = tables(tmp_path)
+    assert after.keys() == before.keys()
+    assert all(after[name].equals(before[name]) for name in before)
+
+    completed = demo(tmp_path, "--land", LATE)
+    assert "withheld" not in completed
+    cube = tables(tmp_path)["lake/aggregated/visits_cube"]
+    total = cube.filter(pl.col("page").is_null() & pl.col("user_id").is_null())["visits"].item()
+    assert total == tables(tmp_path)["lake/clean/visits"].height
