@@ -28,9 +28,7 @@ def test_definitions_load() -> None:
 
 def test_the_shape_of_the_platform() -> None:
     specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-    assert {
-        key: (spec.group_name, spec.tags["pattern_platform/pattern"]) for key, spec in specs.items()
-    } == SHAPE
+    assert {key: (spec.group_name, spec.tags["pattern_platform/pattern"]) for key, spec in specs.items()} == SHAPE
     for key, spec in specs.items():
         assert spec.description, key
         assert spec.owners, key

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from pattern_platform.errors import InvalidMetadataError, NullInRequiredColumnError, RowsOutsidePartitionError
 from pattern_platform.lake.files import scan_files, statistics_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import polars as pl
 
     from pattern_platform.lake.declarations import TableDeclaration
     from pattern_platform.lake.files import DataFile
@@ -72,6 +72,12 @@ def refuse_layout(declaration: TableDeclaration, schema: pl.Schema, snapshot: Sn
             f'metadata "partition_by" of asset {name!r} was refused',
             why=f"there is no column {listed(unknown)}" if unknown else "no column would be left in the files",
             mend=f"choose some of the columns {', '.join(schema)}",
+        )
+    if untextual := [column for column in wanted if schema[column].is_nested() or schema[column] == pl.Binary]:
+        raise InvalidMetadataError(
+            f'metadata "partition_by" of asset {name!r} was refused',
+            why=f"column(s) {listed(untextual)} have no text form, and a partition value is kept as text",
+            mend="choose columns of other types",
         )
     if snapshot and snapshot.partition_columns != wanted:
         raise InvalidMetadataError(

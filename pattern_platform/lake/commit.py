@@ -21,6 +21,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from pattern_platform.errors import CommitConflictError, TableLockedError
+from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.files import remove_files
 from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pattern_platform.lake.changeset import ChangeSet
+    from pattern_platform.lake.files import DataFile
     from pattern_platform.lake.window import Window
 
 _LOCK_FILE = "_commit.lock"  # names that begin with an underscore are no data to any reader, nor to vacuum
@@ -138,16 +139,18 @@ def commit(
     window: Window,
     plan: Callable[[Snapshot], ChangeSet],
     *,
+    batch: Sequence[DataFile],
     metadata: Mapping[str, object],
     app_ids: Sequence[str],
     durable: bool = False,
 ) -> Commit:
-    """Plan a change set and commit it once. When it fails, every file that the plan names as added is removed.
+    """Plan a change set and commit it once. When it fails, every file that was written for it is removed.
 
     Args:
         snapshot: The table as the batch was checked against.
         window: What the plan reads: when other commits touched it, the plan is made again.
         plan: Pure function from a snapshot to a change set. It may write files for rows that it moves.
+        batch: Files that were written for the plan already.
         metadata: Kept in the commit, with names under ``pattern_platform.``.
         app_ids: Application transaction ids to record, such as the partitions that the commit completes.
         durable: Whether the commit is synced to the disk before it is reported.
@@ -157,8 +160,9 @@ def commit(
         TableLockedError: Another process kept the lock.
     """
     commit_id = uuid4().hex
-    change_set = plan(snapshot)
+    change_set = ChangeSet(add=batch, remove=snapshot.files.clear())
     try:
+        change_set = plan(snapshot)
         for attempt in range(_MOST_ATTEMPTS):
             with table_lock(snapshot.table):
                 current = _opened(snapshot.table)
@@ -172,6 +176,8 @@ def commit(
                     _append(snapshot, change_set, metadata={**metadata, "commit_id": commit_id}, app_ids=app_ids)
                     break
                 except CommitFailedError as error:
+                    if _landed(snapshot, commit_id):
+                        break
                     conflict = error
             # A writer that does not know the lock was faster. Jitter keeps two such writers from meeting for ever.
             time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))  # noqa: S311 - no secret
@@ -247,7 +253,7 @@ def _landed(snapshot: Snapshot, commit_id: str) -> bool:
 def _changed_under_way(table: Path) -> CommitConflictError:
     return CommitConflictError(
         f"the commit to table {table.name!r} was given up",
-        why="another writer made, changed or removed the table while the batch was written",
+        why="another writer made it, changed its schema or removed it while the batch was written",
         mend="run again: the batch is then checked against the table as it is",
     )
 

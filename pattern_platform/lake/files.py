@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _MAX_ROWS_PER_FILE = 10_000_000
 _ROWS_PER_GROUP = 250_000  # 5 % faster and 7 % smaller than the default, at the same peak memory
-_NULL_DIRECTORY = "__HIVE_DEFAULT_PARTITION__"
+_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
+_MAX_FOLDER_LENGTH = 255
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -61,15 +62,19 @@ class DataFile:
     statistics: Mapping[str, ColumnStatistics] = field(default_factory=dict)
 
     def delta_stats(self) -> str:
-        """The statistics as the JSON that a Delta log keeps."""
-        bounded = {c: s for c, s in self.statistics.items() if s.minimum is not None}
+        """The statistics as the JSON that a Delta log keeps; partition columns have none there."""
+        own = {c: s for c, s in self.statistics.items() if c not in self.partition_values}
+        low = {c: _json_bound(s.minimum, up=False) for c, s in own.items()}
+        high = {c: _json_bound(s.maximum, up=True) for c, s in own.items()}
+        bounded = [c for c in own if low[c] is not None and high[c] is not None]
         return json.dumps(
             {
                 "numRecords": self.rows,
-                "minValues": {c: _json_bound(s.minimum, up=False) for c, s in bounded.items()},
-                "maxValues": {c: _json_bound(s.maximum, up=True) for c, s in bounded.items()},
-                "nullCount": {c: s.nulls for c, s in self.statistics.items()},
-            }
+                "minValues": {c: low[c] for c in bounded},
+                "maxValues": {c: high[c] for c in bounded},
+                "nullCount": {c: s.nulls for c, s in own.items()},
+            },
+            ensure_ascii=False,  # delta-rs misreads some of the characters that JSON escapes as two
         )
 
 
@@ -94,17 +99,24 @@ def write_files(
         The files that hold rows. When writing fails, whatever was written is removed again.
 
     Raises:
-        UnsafePartitionKeyError: A physical partition value is an empty string, which Delta Lake stores as null.
+        UnsafePartitionKeyError: A physical partition value is an empty string, which Delta Lake stores as null, or too
+            long for a folder.
     """
-    values: dict[str, Mapping[str, str | None]] = {}
+    partitions: dict[str, Mapping[str, Any]] = {}
+    refused: list[UnsafePartitionKeyError] = []
     schema = frame.collect_schema()
 
     def new_path(args: FileProviderArgs) -> str:
+        # Called from Polars' threads, where an error would lose its class: it is raised once they are done.
         row = args.partition_keys.row(0, named=True) if partition_by else {}
-        partition = {column: _partition_value(column, row[column]) for column in partition_by}
-        folders = [f"{quote(c, safe='')}={quote(v or _NULL_DIRECTORY, safe='')}" for c, v in partition.items()]
+        values = {column: row[column] for column in partition_by}
+        try:
+            folders = [_partition_folder(column, value) for column, value in values.items()]
+        except UnsafePartitionKeyError as error:
+            refused.append(error)
+            folders = []
         path = "/".join([*folders, f"part-{uuid4().hex}.parquet"])
-        values[path] = partition
+        partitions[path] = values
         return path
 
     sink = pl.PartitionBy(
@@ -125,11 +137,13 @@ def write_files(
             mkdir=True,
             sync_on_close="all" if durable else None,
         )
-        files = [_described(table, path, partition, schema) for path, partition in values.items()]
+        if refused:
+            raise refused[0]
+        files = [_described(table, path, values, schema) for path, values in partitions.items()]
         remove_files(table, [f for f in files if not f.rows])
     except BaseException:
         # BaseException: a panic of a native library or an interrupt must not leave files behind either.
-        remove_files(table, values)
+        remove_files(table, list(partitions))
         raise
     return [f for f in files if f.rows]
 
@@ -195,7 +209,7 @@ def statistics_frame(files: Sequence[DataFile], schema: Mapping[str, pl.DataType
     return pl.DataFrame(frame)
 
 
-def _described(table: Path, path: str, partition: Mapping[str, str | None], schema: pl.Schema) -> DataFile:
+def _described(table: Path, path: str, partition: Mapping[str, Any], schema: pl.Schema) -> DataFile:
     footer = pq.read_metadata(table / path)
     statistics: dict[str, ColumnStatistics] = {}
     for index in range(footer.num_columns):
@@ -213,45 +227,61 @@ def _described(table: Path, path: str, partition: Mapping[str, str | None], sche
         known = low is not None and high is not None
         statistics[name] = ColumnStatistics(low if known else None, high if known else None, nulls)
     for column, value in partition.items():
-        typed = pl.Series([value], dtype=pl.String).cast(schema[column])[0]
-        statistics[column] = ColumnStatistics(typed, typed, 0 if value is not None else footer.num_rows)
+        statistics[column] = ColumnStatistics(value, value, 0 if value is not None else footer.num_rows)
     written = (table / path).stat()
-    return DataFile(path, written.st_size, footer.num_rows, written.st_mtime_ns // 1_000_000, partition, statistics)
+    return DataFile(
+        path=path,
+        size=written.st_size,
+        rows=footer.num_rows,
+        modified=written.st_mtime_ns // 1_000_000,
+        partition_values={column: _partition_value(value) for column, value in partition.items()},
+        statistics=statistics,
+    )
 
 
 def _value(raw: Any, dtype: pl.DataType) -> Any:  # noqa: ANN401 - the physical value of any column
-    """A physical Parquet value as the column's own, or None for types that get no bounds."""
-    if dtype.is_integer():
-        return raw
-    if isinstance(dtype, pl.Date):
-        return (_EPOCH + dt.timedelta(days=raw)).date()
-    if isinstance(dtype, pl.Datetime):
-        moment = _EPOCH + dt.timedelta(microseconds=raw)
-        return moment if dtype.time_zone else moment.replace(tzinfo=None)
-    if isinstance(dtype, pl.String):
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return None
-    return None
+    """A physical Parquet value as the column's own, or None for types and values that get no bounds."""
+    try:
+        if dtype.is_integer():
+            return raw
+        if isinstance(dtype, pl.Date):
+            return (_EPOCH + dt.timedelta(days=raw)).date()
+        if isinstance(dtype, pl.Datetime):
+            moment = _EPOCH + dt.timedelta(microseconds=raw)
+            return moment if dtype.time_zone else moment.replace(tzinfo=None)
+        return raw.decode() if isinstance(dtype, pl.String) else None
+    except (OverflowError, UnicodeDecodeError):
+        return None  # a year that Python has not, or a text that was cut inside a character
 
 
-def _json_bound(value: Any, *, up: bool) -> str | int:  # noqa: ANN401 - a bound of any type
-    if isinstance(value, dt.datetime):
-        milliseconds, rest = divmod(value.microsecond, 1000)
+def _json_bound(value: Any, *, up: bool) -> str | int | None:  # noqa: ANN401 - a bound of any type
+    """A bound as the log keeps it, timestamps in whole milliseconds; None where rounding would leave the calendar."""
+    if not isinstance(value, dt.datetime):
+        return value.isoformat() if isinstance(value, dt.date) else value
+    milliseconds, rest = divmod(value.microsecond, 1000)
+    try:
         rounded = value.replace(microsecond=0) + dt.timedelta(milliseconds=milliseconds + (1 if up and rest else 0))
-        return rounded.replace(tzinfo=None).isoformat(timespec="milliseconds") + ("Z" if value.tzinfo else "")
-    return value.isoformat() if isinstance(value, dt.date) else value
+    except OverflowError:
+        return None
+    return rounded.replace(tzinfo=None).isoformat(timespec="milliseconds") + ("Z" if value.tzinfo else "")
 
 
-def _partition_value(column: str, value: Any) -> str | None:  # noqa: ANN401 - a value of any type
-    """A physical partition value as the Delta log writes it."""
-    if value == "":
+def _partition_folder(column: str, value: Any) -> str:  # noqa: ANN401 - a value of any type
+    text = _partition_value(value)
+    folder = f"{quote(column, safe='')}={quote(_NULL_FOLDER if text is None else text, safe='')}"
+    if text == "" or len(folder) > _MAX_FOLDER_LENGTH:
         raise UnsafePartitionKeyError(
-            f"an empty string in partition column {column!r} was refused",
-            why="Delta Lake stores it as null, and the partition is never found again",
-            mend="give it a name in the asset, or do not partition by this column",
+            f"a value of partition column {column!r} was refused",
+            why="it is an empty string, which Delta Lake stores as null, and the partition is never found again"
+            if text == ""
+            else f"it is longer than a folder's name may be, {_MAX_FOLDER_LENGTH} bytes when percent-encoded",
+            mend="change it in the asset, or do not partition by this column",
         )
+    return folder
+
+
+def _partition_value(value: Any) -> str | None:  # noqa: ANN401 - a value of any type
+    """A physical partition value as the Delta log writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dt.datetime):

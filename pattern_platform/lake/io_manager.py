@@ -112,7 +112,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 why="this version writes to local and mounted file systems only",
                 mend="set root_uri to a folder and leave storage at its default",
             )
-        root = Path(self.root_uri.removeprefix("file://")).absolute()
+        root = self._root()
         if unsafe := [part for part in key.path if not _KEY_PART.fullmatch(part)]:
             raise UnsafeAssetKeyError(
                 f"asset key {key.to_user_string()!r} was refused",
@@ -129,6 +129,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
         return table
 
+    def _root(self) -> Path:
+        return Path(self.root_uri.removeprefix("file://")).absolute()
+
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
@@ -140,6 +143,8 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         snapshot = open_table(table)
         if snapshot:
             refuse_unwritable(snapshot)
+        else:
+            _refuse_around(table, name)
         given = rows.collect_schema()
         schema = snapshot.schema if snapshot else stored_schema(given)
         casts, added = casts_to(schema, given, declaration.schema_evolution)
@@ -175,7 +180,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
     def _emitted(self, table: Path, columns: dg.TableSchema, window: Window, commit: Commit) -> dict[str, Any]:
         change = commit.change_set
         metadata: dict[str, Any] = {
-            "dagster/table_name": ".".join(table.relative_to(Path(self.root_uri).absolute()).parts),
+            "dagster/table_name": ".".join(table.relative_to(self._root()).parts),
             "dagster/uri": str(table),
             "dagster/column_schema": columns,
             "delta/version": commit.version,
@@ -201,6 +206,8 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         declaration = parse(TableDeclaration, upstream, of=f"asset {name!r}")
         snapshot = open_table(table) if declared.table_version is None else open_version(table, declared.table_version)
         keys = _partition_keys(context)
+        if snapshot is None and keys == []:
+            return from_lazy(pl.LazyFrame(), context.dagster_type.typing_type)  # such as the day before the first
         if snapshot is None:
             missing = f"table {name!r} does not exist"
             if not declared.allow_missing_partitions:
@@ -232,6 +239,16 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             rows = rows.select(declared.columns)
         return from_lazy(rows, context.dagster_type.typing_type)
+
+
+def _refuse_around(table: Path, name: str) -> None:
+    if inner := next(table.glob("*/**/_delta_log"), None):  # its own may just be made by another run
+        raise UnsafeAssetKeyError(
+            f"asset key {name!r} was refused",
+            why=f"there is a table inside already, {inner.parent.relative_to(table.parent)}; "
+            "a clean-up of the outer one would remove its files",
+            mend="give the two assets keys of which none begins with the other",
+        )
 
 
 def _declared_columns(metadata: Mapping[str, object]) -> dg.TableSchema | None:

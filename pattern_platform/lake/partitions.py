@@ -18,7 +18,7 @@ from pattern_platform.lake.window import Bound, Window
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_SHORTEST_DAY = dt.timedelta(hours=23)  # a day of the spring clock change
+_SHORTEST_DAY = dt.timedelta(hours=22)  # a day of the spring clock change; of two hours in Antarctica
 _MAX_KEY_BYTES = 200
 
 
@@ -57,6 +57,12 @@ def window_of(
             why="the asset has one partition dimension",
             mend='set "partition_expr" to the name of the partition column',
         )
+    if len(set(partition_expr.values())) < len(partition_expr):
+        raise InvalidMetadataError(
+            f'asset metadata "partition_expr": {dict(partition_expr)!r} was refused',
+            why="two dimensions cannot share a column",
+            mend="give each dimension a column of its own",
+        )
     columns: dict[str, pl.DataType] = {}
     for column in partition_expr.values():
         if column not in schema:
@@ -66,6 +72,8 @@ def window_of(
                 mend="name the column that holds the partition, or add it to what the asset returns",
             )
         columns[column] = schema[column]
+    for dimension, column in partition_expr.items():
+        _refuse_shared_values(dimensions[dimension], column, columns[column])
     pieces = {}
     for key in keys:
         parts = key.keys_by_dimension if isinstance(key, dg.MultiPartitionKey) else {"": key}
@@ -88,7 +96,7 @@ def _bound(key: str, definition: dg.PartitionsDefinition, column: str, dtype: pl
         return Bound(key)
     try:
         if dtype.is_integer():
-            return Bound(int(key))
+            return Bound(_fitting(int(key), dtype))
         if isinstance(definition, dg.TimeWindowPartitionsDefinition):
             return _time_bound(definition, key, dtype)
         if isinstance(dtype, pl.Date):
@@ -106,6 +114,29 @@ def _bound(key: str, definition: dg.PartitionsDefinition, column: str, dtype: pl
         why=f"it is of type {dtype}; a partition column is a date, a timestamp, a string or an integer",
         mend='name another column in the asset metadata "partition_expr"',
     )
+
+
+def _refuse_shared_values(definition: dg.PartitionsDefinition, column: str, dtype: pl.DataType) -> None:
+    """Refuse static keys that are one value in the column: a run of one would replace the rows of the other."""
+    if not isinstance(definition, dg.StaticPartitionsDefinition) or isinstance(dtype, pl.String):
+        return
+    held: dict[Bound, str] = {}
+    for key in definition.get_partition_keys():
+        twin = held.setdefault(_bound(key, definition, column, dtype), key)
+        if twin != key:
+            raise InexpressiblePartitionError(
+                f"partitions {twin!r} and {key!r} with partition column {column!r} were refused",
+                why=f"they are the same value in a column of type {dtype}",
+                mend="rename one of them, or use a string column that holds the partition key itself",
+            )
+
+
+def _fitting(value: int, dtype: pl.DataType) -> int:
+    try:
+        return pl.Series([value], dtype=dtype).item()
+    except (OverflowError, TypeError) as error:
+        message = "it is too large for the column"
+        raise ValueError(message) from error
 
 
 def _time_bound(definition: dg.TimeWindowPartitionsDefinition, key: str, dtype: pl.DataType) -> Bound:

@@ -92,8 +92,14 @@ def stored_schema(schema: pl.Schema) -> pl.Schema:
         schema: Schema of the batch.
 
     Raises:
-        InvalidMetadataError: Two names differ in case alone, which Delta Lake cannot keep apart.
+        InvalidMetadataError: There is no column, or two names differ in case alone, which Delta Lake cannot keep apart.
     """
+    if not schema:
+        raise InvalidMetadataError(
+            "a frame without columns was refused",
+            why="a table has at least one column",
+            mend="return a frame with its columns, also where it has no rows",
+        )
     folded: dict[str, str] = {}
     for name in schema:
         if twin := folded.get(name.lower()):

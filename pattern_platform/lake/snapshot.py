@@ -133,7 +133,7 @@ def open_version(table: Path, version: int) -> Snapshot:
     """
     try:
         return _snapshot(table, DeltaTable(table, version=version))
-    except (TableNotFoundError, DeltaError) as error:
+    except (TableNotFoundError, DeltaError, OverflowError) as error:
         raise MissingVersionError(
             f"version {version} of {table.name!r} was refused",
             why="the table's log does not hold it: it was never written, or was cleaned up",

@@ -122,4 +122,3 @@ def test_the_sum_of_the_hours_is_checked(platform: Platform) -> None:
     (evaluation,) = result.get_asset_check_evaluations()
     assert not evaluation.passed
     assert {name: value.value for name, value in evaluation.metadata.items()} == {"total": 1, "sum_of_parts": 24}
-

@@ -63,6 +63,7 @@ class DataOverwriteIOManager(DeltaIOManager):
             snapshot,
             write.window,
             partial(plan, batch=batch, window=write.window, durable=durable),
+            batch=batch,
             metadata={"pattern": "data_overwrite", **write.metadata},
             app_ids=write.app_ids,
             durable=durable,
