@@ -27,7 +27,7 @@ def block(language: str) -> str:
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(compile(block("python"), "README.md", "exec"), names)  # noqa: S102 - our own README
+    exec(compile(block("python"), "README.md", "exec", dont_inherit=True), names)  # noqa: S102 - our own README
     job = names["defs"].resolve_implicit_global_asset_job_def()
     for hour in range(24):
         job.execute_in_process(partition_key=f"2024-05-06-{hour:02}:00", asset_selection=[dg.AssetKey("events")])
