@@ -68,6 +68,4 @@ def _compare(  # noqa: PLR0913 - each is a part of one comparison
         bench.rounds,
     )
     yield Row(f"read {case}", "read_parquet of the files", samples["ours"], samples["floor"], goal=goal)
-    yield Row(
-        f"read {case}, first of a process", "read_parquet of the files", samples["cold"], samples["floor"], goal=goal
-    )
+    yield Row(f"read {case}, first of a process", "read_parquet of the files", samples["cold"], samples["floor"])

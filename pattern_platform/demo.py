@@ -5,7 +5,6 @@ Hours run one by one, as a schedule would launch them, and a day follows once al
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _CUBE = visits.visits_cube.key
-_INGESTED = [key for definition in visits.ASSETS for key in definition.keys if key != _CUBE]
-_FLIGHTS = [key for definition in flights.ASSETS for key in definition.keys]
+_INGESTED = [spec.key for definition in visits.ASSETS for spec in definition.specs if spec.key != _CUBE]
+_FLIGHTS = [spec.key for definition in flights.ASSETS for spec in definition.specs]
 
 
 _EVERYTHING = defs.resolve_implicit_global_asset_job_def()
@@ -50,8 +49,13 @@ class _Report:
 
     def add(self, result: dg.ExecuteInProcessResult, partition: str) -> None:
         """Take in one run."""
+        made = defaultdict(list)
         for event in result.get_asset_materialization_events():
             self.partitions[event.materialization.asset_key] += 1
+            made[event.step_key].append(event.materialization.asset_key)
+        for event in result.get_step_success_events():
+            for key in made[event.step_key]:
+                self.seconds[key] += event.step_success_data.duration_ms / 1000 / len(made[event.step_key])
         for check in result.get_asset_check_evaluations():
             self.checks[check.asset_key] += 1
             self.passed[check.asset_key] += check.passed
@@ -96,9 +100,12 @@ def run_demo(console: Console, *, land: datetime | None) -> int:
         if missing := _missing_hours(day, landed):
             console.print(
                 f"[yellow]withheld[/] the cube of {day}, as it should be: {', '.join(missing)} has not arrived. "
-                f"Let it arrive, and the day completes:\n    .venv/bin/pattern-platform demo --land {missing[0]}"
+                f"Let it arrive, and the day completes:\n    .venv/bin/pattern-platform demo --land {missing[0]}",
+                soft_wrap=True,
             )
-    console.print("Look around: [bold]make dev[/], then http://127.0.0.1:3000. The tables are in", settings.lake)
+    console.print(
+        f"Look around: [bold]make dev[/], then http://127.0.0.1:3000. The tables are in {settings.lake}", soft_wrap=True
+    )
     return 1 if report.failures else 0
 
 
@@ -128,13 +135,9 @@ def _tracked(
     """The partitions, with a bar for each asset that grows as it is materialized."""
     bars = {key: progress.add_task(key.to_user_string(), total=len(partitions)) for key in assets}
     for partition in partitions:
-        started = time.perf_counter()
-        before = dict(report.partitions)
         yield partition
-        share = [key for key in assets if report.partitions[key] > before.get(key, 0)]
-        for key in share:
-            report.seconds[key] += (time.perf_counter() - started) / len(share)
-            progress.update(bars[key], completed=report.partitions[key])
+        for key, bar in bars.items():
+            progress.update(bar, completed=report.partitions[key])
 
 
 def _table(report: _Report, settings: Settings) -> Table:
