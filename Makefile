@@ -29,7 +29,7 @@ test-services: setup  ## what needs Debian packages (databases, browser, object 
 	@echo "no service tests yet"
 
 dev: setup $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI with its daemon on http://127.0.0.1:3000
-	$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+	$(BIN)/dg dev -w workspace.yaml --host 127.0.0.1 --port 3000
 
 lint: setup
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/ty check

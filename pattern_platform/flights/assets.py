@@ -11,6 +11,7 @@ import polars as pl
 from pattern_platform.flights.contract import Flight
 from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
 from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import totals_check, unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.settings import Settings
@@ -38,6 +39,13 @@ FLIGHTS = Dataset(
     ),
     null_values=("", "NA"),
 )
+_MEASURES = {
+    "origin": "Airport of departure.",
+    "carrier": "Two-letter code of the airline.",
+    "flights": "Number of flights.",
+    "cancelled": "How many of them never departed.",
+    "delay_minutes": "Sum of their delays of departure, in minutes; early departures count negative.",
+}
 _AGGREGATED: dict[str, Any] = {
     "group_name": "aggregated",
     "owners": ["team:flights"],
@@ -54,7 +62,10 @@ _AGGREGATED: dict[str, Any] = {
     tags={"pattern_platform/pattern": "data_overwrite"},
     kinds={"polars", "deltalake"},
     ins={"flights": dg.AssetIn(["clean", "flights"])},
-    metadata={"partition_expr": "hour"},
+    metadata={
+        "partition_expr": "hour",
+        "dagster/column_schema": described(hour="Scheduled hour of departure, in UTC.", **_MEASURES),
+    },
     **_AGGREGATED,
 )
 def flights_by_hour(flights: pl.LazyFrame) -> pl.LazyFrame:
@@ -76,7 +87,10 @@ def flights_by_hour(flights: pl.LazyFrame) -> pl.LazyFrame:
     tags={"pattern_platform/pattern": "aligned_fan_in"},
     kinds={"duckdb", "deltalake"},
     ins={"hours": dg.AssetIn(["aggregated", "flights_by_hour"])},
-    metadata={"partition_expr": "day"},
+    metadata={
+        "partition_expr": "day",
+        "dagster/column_schema": described(day="The day, in New York; null of the others stands for all.", **_MEASURES),
+    },
     **_AGGREGATED,
 )
 def flights_cube(hours: pl.DataFrame) -> pl.DataFrame:

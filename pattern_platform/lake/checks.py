@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from pattern_platform.lake.declarations import TableDeclaration
     from pattern_platform.lake.files import DataFile
-    from pattern_platform.lake.io_manager import Write
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.window import Window
+    from pattern_platform.lake.write import Write
 
 _NAMED_AT_MOST = 10
 

@@ -10,23 +10,22 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import filelock
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pattern_platform.errors import CommitConflictError, TableLockedError
+from pattern_platform.errors import CommitConflictError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.files import remove_files
+from pattern_platform.lake.lock import table_lock
 from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import polars as pl
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from pattern_platform.lake.files import DataFile
     from pattern_platform.lake.window import Window
 
-_LOCK_FILE = "_commit.lock"  # names that begin with an underscore are no data to any reader, nor to vacuum
-_LOCK_SECONDS = 120.0
 _MOST_ATTEMPTS = 25
 _DEFAULT_PROPERTIES = {"delta.checkpointInterval": "20"}  # opening costs 0.3 ms for each commit after a checkpoint
 
@@ -53,25 +50,6 @@ class Commit:
     version: int
     change_set: ChangeSet
     base: Snapshot
-
-
-@contextmanager
-def table_lock(table: Path) -> Generator[None]:
-    """Hold the table's lock.
-
-    Raises:
-        TableLockedError: Another process kept it for two minutes; a commit takes milliseconds.
-    """
-    lock = filelock.FileLock(table / _LOCK_FILE, timeout=_LOCK_SECONDS)
-    try:
-        with lock:
-            yield
-    except filelock.Timeout as error:
-        raise TableLockedError(
-            f"the commit to table {table.name!r} was given up",
-            why=f"another process has held its lock for {_LOCK_SECONDS:.0f} s",
-            mend=f"see which process holds {table / _LOCK_FILE} (lsof), end it, and run again",
-        ) from error
 
 
 def ready_table(

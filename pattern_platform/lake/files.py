@@ -1,23 +1,20 @@
 """Frames -> Parquet files with Delta statistics, and back.
 
-Polars writes the files, streaming; the statistics come from the Parquet footers, so no row is looked at twice. They are
-conservative: a minimum is rounded down and a maximum up to Delta's milliseconds, floats have none (NaN sorts above
-every maximum), and a string that Polars cut short was cut so that it still bounds the values.
+Polars writes the files, streaming, and reads them. A file is part of the table once a commit names it, not before.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from pattern_platform.errors import UnsafePartitionKeyError
+from pattern_platform.lake.statistics import ColumnStatistics, delta_stats, footer_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,16 +26,6 @@ _MAX_ROWS_PER_FILE = 10_000_000
 _ROWS_PER_GROUP = 250_000  # 5 % faster and 7 % smaller than the default, at the same peak memory
 _NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 _MAX_FOLDER_LENGTH = 255
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-@dataclass(frozen=True)
-class ColumnStatistics:
-    """Bounds of one column of one file, as the column's Python values. Bounds are None where nothing is known."""
-
-    minimum: Any
-    maximum: Any
-    nulls: int
 
 
 @dataclass(frozen=True)
@@ -63,19 +50,7 @@ class DataFile:
 
     def delta_stats(self) -> str:
         """The statistics as the JSON that a Delta log keeps; partition columns have none there."""
-        own = {c: s for c, s in self.statistics.items() if c not in self.partition_values}
-        low = {c: _json_bound(s.minimum, up=False) for c, s in own.items()}
-        high = {c: _json_bound(s.maximum, up=True) for c, s in own.items()}
-        bounded = [c for c in own if low[c] is not None and high[c] is not None]
-        return json.dumps(
-            {
-                "numRecords": self.rows,
-                "minValues": {c: low[c] for c in bounded},
-                "maxValues": {c: high[c] for c in bounded},
-                "nullCount": {c: s.nulls for c, s in own.items()},
-            },
-            ensure_ascii=False,  # delta-rs misreads some of the characters that JSON escapes as two
-        )
+        return delta_stats(self.rows, {c: s for c, s in self.statistics.items() if c not in self.partition_values})
 
 
 def write_files(
@@ -210,60 +185,17 @@ def statistics_frame(files: Sequence[DataFile], schema: Mapping[str, pl.DataType
 
 
 def _described(table: Path, path: str, partition: Mapping[str, Any], schema: pl.Schema) -> DataFile:
-    footer = pq.read_metadata(table / path)
-    statistics: dict[str, ColumnStatistics] = {}
-    for index in range(footer.num_columns):
-        name = footer.schema.column(index).path
-        if name not in schema or "." in name:
-            continue  # a leaf of a nested column, or a name that cannot be told from one
-        groups = [footer.row_group(g).column(index).statistics for g in range(footer.num_row_groups)]
-        nulls = sum(s.null_count for s in groups)
-        bounded = [s for s in groups if s.has_min_max]
-        if bounded and len(bounded) == sum(s.num_values > 0 for s in groups):
-            low = _value(min(s.min_raw for s in bounded), schema[name])
-            high = _value(max(s.max_raw for s in bounded), schema[name])
-        else:
-            low = high = None
-        known = low is not None and high is not None
-        statistics[name] = ColumnStatistics(low if known else None, high if known else None, nulls)
-    for column, value in partition.items():
-        statistics[column] = ColumnStatistics(value, value, 0 if value is not None else footer.num_rows)
     written = (table / path).stat()
+    rows, statistics = footer_statistics(table / path, schema)
+    held = {c: ColumnStatistics(v, v, 0 if v is not None else rows) for c, v in partition.items()}
     return DataFile(
         path=path,
         size=written.st_size,
-        rows=footer.num_rows,
+        rows=rows,
         modified=written.st_mtime_ns // 1_000_000,
         partition_values={column: _partition_value(value) for column, value in partition.items()},
-        statistics=statistics,
+        statistics={**statistics, **held},
     )
-
-
-def _value(raw: Any, dtype: pl.DataType) -> Any:  # noqa: ANN401 - the physical value of any column
-    """A physical Parquet value as the column's own, or None for types and values that get no bounds."""
-    try:
-        if dtype.is_integer():
-            return raw
-        if isinstance(dtype, pl.Date):
-            return (_EPOCH + dt.timedelta(days=raw)).date()
-        if isinstance(dtype, pl.Datetime):
-            moment = _EPOCH + dt.timedelta(microseconds=raw)
-            return moment if dtype.time_zone else moment.replace(tzinfo=None)
-        return raw.decode() if isinstance(dtype, pl.String) else None
-    except (OverflowError, UnicodeDecodeError):
-        return None  # a year that Python has not, or a text that was cut inside a character
-
-
-def _json_bound(value: Any, *, up: bool) -> str | int | None:  # noqa: ANN401 - a bound of any type
-    """A bound as the log keeps it, timestamps in whole milliseconds; None where rounding would leave the calendar."""
-    if not isinstance(value, dt.datetime):
-        return value.isoformat() if isinstance(value, dt.date) else value
-    milliseconds, rest = divmod(value.microsecond, 1000)
-    try:
-        rounded = value.replace(microsecond=0) + dt.timedelta(milliseconds=milliseconds + (1 if up and rest else 0))
-    except OverflowError:
-        return None
-    return rounded.replace(tzinfo=None).isoformat(timespec="milliseconds") + ("Z" if value.tzinfo else "")
 
 
 def _partition_folder(column: str, value: Any) -> str:  # noqa: ANN401 - a value of any type

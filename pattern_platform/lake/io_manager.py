@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +32,12 @@ from pattern_platform.lake.declarations import InputDeclaration, TableDeclaratio
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.schema import casts_to, column_schema, stored_schema
-from pattern_platform.lake.snapshot import Snapshot, open_table, open_version, refuse_unwritable
+from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
 from pattern_platform.lake.window import Window
+from pattern_platform.lake.write import Write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from pattern_platform.lake.commit import Commit
 
@@ -49,33 +49,6 @@ class Durability(Enum):
 
     ENGINE = "engine"
     FSYNC = "fsync"
-
-
-@dataclass(frozen=True)
-class Write:
-    """A checked batch on its way into a table.
-
-    Args:
-        table: Directory of the table.
-        snapshot: The table as it was found; None before the first write.
-        schema: Columns of the table, with those that this batch adds at the end.
-        rows: The batch with exactly these columns and types.
-        window: The rows that the run owns.
-        rows_are_checked: Whether every row is known to be inside; a lazy batch is known only once it is written.
-        declaration: What the asset declares.
-        metadata: What the commit records about its run.
-        app_ids: What the commit completes.
-    """
-
-    table: Path
-    snapshot: Snapshot | None
-    schema: pl.Schema
-    rows: pl.LazyFrame
-    window: Window
-    rows_are_checked: bool
-    declaration: TableDeclaration
-    metadata: Mapping[str, object]
-    app_ids: Sequence[str]
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):

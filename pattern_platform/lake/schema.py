@@ -205,3 +205,12 @@ def column_schema(schema: Mapping[str, PolarsDataType], declared: dg.TableSchema
     """
     described = {column.name: column.description for column in declared.columns} if declared else {}
     return dg.TableSchema(columns=[dg.TableColumn(n, str(t), described.get(n)) for n, t in schema.items()])
+
+
+def described(**columns: str) -> dg.TableSchema:
+    """Descriptions of columns, to be declared under ``dagster/column_schema``; a write adds the types.
+
+    Args:
+        columns: Description by column.
+    """
+    return dg.TableSchema(columns=[dg.TableColumn(name, description=text) for name, text in columns.items()])

@@ -13,6 +13,7 @@ import polars as pl
 
 from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
 from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import totals_check, unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.settings import Settings
@@ -49,7 +50,15 @@ VISITS = Dataset(
         "visits": dg.AssetIn(["clean", "visits"], metadata={"columns": ["append_time", "page", "user_id"]}),
     },
     io_manager_key="data_overwrite",
-    metadata={"partition_expr": "hour"},
+    metadata={
+        "partition_expr": "hour",
+        "dagster/column_schema": described(
+            hour="Start of the hour in which the visits reached the log, in UTC.",
+            page="Which page.",
+            user_id="Who opened it.",
+            visits="Number of visits.",
+        ),
+    },
     automation_condition=aligned_fan_in(LOOKBACK),
 )
 def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
@@ -69,7 +78,15 @@ def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
     partitions_def=DAYS,
     ins={"hours": dg.AssetIn(["aggregated", "visits_by_hour"])},
     io_manager_key="data_overwrite",
-    metadata={"partition_expr": "day"},
+    metadata={
+        "partition_expr": "day",
+        "dagster/column_schema": described(
+            day="The day, in UTC.",
+            page="Which page; null for all.",
+            user_id="Who opened it; null for all.",
+            visits="Number of visits.",
+        ),
+    },
     automation_condition=aligned_fan_in(LOOKBACK),
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=26)),
 )

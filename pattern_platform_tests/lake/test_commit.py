@@ -16,7 +16,8 @@ from deltalake.schema import PrimitiveType
 
 from pattern_platform.errors import CommitConflictError, TableLockedError
 from pattern_platform.lake import commit as commit_module
-from pattern_platform.lake.commit import table_lock
+from pattern_platform.lake import lock as lock_module
+from pattern_platform.lake.lock import table_lock
 from pattern_platform_tests.lake.tables import Table, assert_same_rows, data_files, live_files
 
 if TYPE_CHECKING:
@@ -168,9 +169,9 @@ def test_a_schema_that_changed_on_the_way_is_a_conflict(table: Table, monkeypatc
 
 
 def test_a_lock_that_is_not_released(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(lock_module, "_LOCK_SECONDS", 0.05)
     on_disk, version = data_files(table), table.version
-    with filelock.FileLock(table.path / commit_module._LOCK_FILE), pytest.raises(TableLockedError, match="'table'"):
+    with filelock.FileLock(table.path / lock_module._LOCK_FILE), pytest.raises(TableLockedError, match="'table'"):
         table.write(rows("a", 10), "a")
     assert (data_files(table), table.version) == (on_disk, version)
     assert TableLockedError.retryable

@@ -24,7 +24,7 @@ from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.checks import refuse_unfit
 from pattern_platform.lake.commit import Commit, commit, ready_table
 from pattern_platform.lake.files import remove_files, scan_files, write_files
-from pattern_platform.lake.io_manager import DeltaIOManager, Durability, Write
+from pattern_platform.lake.io_manager import DeltaIOManager, Durability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pattern_platform.lake.files import DataFile
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.window import Window
+    from pattern_platform.lake.write import Write
 
 
 class DataOverwriteIOManager(DeltaIOManager):
