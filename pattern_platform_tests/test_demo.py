@@ -19,8 +19,8 @@ DAY = "2024-05-07"
 LATE = f"{DAY}-13:00"
 
 
-def demo(folder: Path, *arguments: str) -> str:
-    """Run the command in a folder of its own; it must succeed."""
+def demo(folder: Path, *arguments: str, exit_code: int = 0) -> str:
+    """Run the command in a folder of its own."""
     home = folder / "dagster"
     home.mkdir(exist_ok=True)
     shutil.copy(CHECKOUT / "dagster.yaml", home)
@@ -39,7 +39,7 @@ def demo(folder: Path, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.returncode == exit_code, ran.stdout + ran.stderr
     return ran.stdout
 
 
@@ -74,3 +74,14 @@ def test_the_demo_withholds_the_day_until_its_last_hour_arrives(tmp_path: Path) 
     cube = tables(tmp_path)["lake/aggregated/visits_cube"]
     total = cube.filter(pl.col("page").is_null() & pl.col("user_id").is_null())["visits"].item()
     assert total == tables(tmp_path)["lake/clean/visits"].height
+
+
+def test_the_demo_fails_when_something_fails_that_could_have_run(tmp_path: Path) -> None:
+    """The negative control: no visits have arrived, which is no failure, and the flights have a wrong header."""
+    flights = tmp_path / "landing/flights/date=2013-01-01/flights.csv"
+    flights.parent.mkdir(parents=True)
+    flights.write_text("year,month\n2013,1\n")
+    said = demo(tmp_path, exit_code=1)
+    assert "raw__flights, partition 2013-01-01" in said
+    assert "WrongHeaderError" in said
+    assert f"withheld the cube of {DAY}" in said
