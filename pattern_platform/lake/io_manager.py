@@ -16,6 +16,7 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 from dagster_deltalake import AzureConfig, GcsConfig, LocalConfig, S3Config
+from deltalake.exceptions import DeltaError
 from pydantic import Field
 
 from pattern_platform.errors import (
@@ -144,7 +145,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         )
         try:
             checkpoint_if_due(commit)
-        except OSError as error:
+        except (OSError, DeltaError) as error:
             # The commit is part of the table; a checkpoint is a cache that the next write makes again.
             context.log.warning("no checkpoint of %s: %s", name, error)
         columns = column_schema(schema, _declared_columns(context.definition_metadata))

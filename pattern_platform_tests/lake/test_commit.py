@@ -11,7 +11,7 @@ import filelock
 import polars as pl
 import pytest
 from deltalake import DeltaTable, Field
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 
 from pattern_platform.errors import CommitConflictError, TableLockedError
@@ -212,9 +212,12 @@ def test_a_lock_error_of_the_commit_is_not_taken_for_a_timeout(table: Table) -> 
 
 
 @pytest.mark.parametrize("durability", ["engine", "fsync"])
-def test_a_failing_checkpoint_fails_no_write(table: Table, monkeypatch: pytest.MonkeyPatch, durability: str) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DeltaError("no checkpoint")], ids=repr)
+def test_a_failing_checkpoint_fails_no_write(
+    table: Table, monkeypatch: pytest.MonkeyPatch, durability: str, error: Exception
+) -> None:
     def fail(_: DeltaTable) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(DeltaTable, "create_checkpoint", fail)
     options = {"durability": durability, "table_properties": {"delta.checkpointInterval": "1"}}
