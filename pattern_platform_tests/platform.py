@@ -13,7 +13,7 @@ from pattern_platform import DataOverwriteIOManager
 from pattern_platform.ingestion.assets import LandingZone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 DAY = "2024-05-06"
@@ -27,11 +27,13 @@ class Platform:
         self.assets = assets
         self.instance = dg.DagsterInstance.ephemeral()
 
-    def run(self, selection: dg.CoercibleToAssetSelection, partition: str) -> dg.ExecuteInProcessResult:
+    def run(
+        self, selection: dg.CoercibleToAssetSelection, partition: str = "", *, tags: Mapping[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             self.assets,
             selection=selection,
-            tags={"dagster/partition": partition},  # a partition_key is refused for a selection of checks alone
+            tags=tags or {"dagster/partition": partition},  # a partition_key is refused for checks alone
             instance=self.instance,
             resources={
                 "landing": LandingZone(root=str(self.landing)),

@@ -1,6 +1,7 @@
 """The assets of a data set: ``raw/<name>``, ``clean/<name>`` and ``quarantine/<name>``, with their checks."""
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pattern_platform.ingestion.cleaning import QUARANTINE_SCHEMA, clean_rows
 from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.ingestion.landing import raw_schema, read_landed
 from pattern_platform.lake.partitions import window_of
+from pattern_platform.lake.window import Window
 from pattern_platform.orchestration.checks import contract_check, unique_check
 
 _INGESTION_COLUMNS = {
@@ -99,13 +101,23 @@ def ingestion_assets(
         },
     )
     def clean(context: dg.AssetExecutionContext, raw_rows: pl.DataFrame) -> Iterator[dg.Output]:
-        window = window_of(context.partition_keys, dataset.partitions, dataset.time_column, pl.Schema(dataset.contract))
-        cleaned = clean_rows(dataset, raw_rows, window)
-        yield dg.Output(cleaned.clean, "clean")
-        reasons = cleaned.quarantine.explode("reasons").group_by("reasons").len().sort("len", descending=True)
-        yield dg.Output(cleaned.quarantine, "quarantine", metadata={"reasons": dict(reasons.iter_rows())})
+        # Each landed partition by itself, so that a range of them is cleaned as they are one by one.
+        cleaned = [clean_rows(dataset, rows, window) for rows, window in _landed(dataset, raw_rows, context)]
+        quarantine = pl.concat(part.quarantine for part in cleaned)
+        yield dg.Output(pl.concat(part.clean for part in cleaned), "clean")
+        reasons = quarantine.explode("reasons").group_by("reasons").len().sort("len", descending=True)
+        yield dg.Output(quarantine, "quarantine", metadata={"reasons": dict(reasons.iter_rows())})
 
     return [raw, clean]
+
+
+def _landed(
+    dataset: Dataset, raw: pl.DataFrame, context: dg.AssetExecutionContext
+) -> Iterator[tuple[pl.DataFrame, Window]]:
+    for key in context.partition_keys:
+        start = dataset.partitions.time_window_for_partition_key(key).start
+        window = window_of([key], dataset.partitions, dataset.time_column, pl.Schema(dataset.contract))
+        yield raw.filter(pl.col("partition_start") == start.astimezone(UTC)), window
 
 
 def ingestion_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:

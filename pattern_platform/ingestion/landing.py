@@ -73,10 +73,13 @@ def _read(dataset: Dataset, file: Path, name: str, partition: str) -> pl.DataFra
         read = _read_csv if dataset.format == "csv" else _read_lines
         return read(dataset, file, name, partition)
     except (OSError, pl.exceptions.PolarsError) as error:
-        # Only the first line of the reader's message: the rest may quote the data.
+        # A message of Polars may quote the data.
+        reason = (
+            str(error) if isinstance(error, OSError) else f"it is not {dataset.format} text ({type(error).__name__})"
+        )
         raise UnreadableFileError(
             f"file {name} of partition {partition} of data set {dataset.name!r} was refused",
-            why=f"it cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            why=f"it cannot be read: {reason}",
             mend="let the source deliver the file again, then materialize the partition",
         ) from error
 
@@ -89,6 +92,8 @@ def _read_lines(_dataset: Dataset, file: Path, name: str, _partition: str) -> pl
 def _read_csv(dataset: Dataset, file: Path, name: str, partition: str) -> pl.DataFrame:
     header = pl.read_csv(file, infer_schema=False, n_rows=0, glob=False).columns
     if tuple(header) != dataset.header:
+        if not set(header) & set(dataset.header):
+            header = []  # no header at all: its first row is data, and is not to be quoted
         missing = [c for c in dataset.header if c not in header]
         unexpected = [c for c in header if c not in dataset.header]
         difference = [f"without {', '.join(missing)}"] * bool(missing)

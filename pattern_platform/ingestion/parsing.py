@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pattern_platform.ingestion.dataset import Dataset
 
 MALFORMED = "malformed record"
-_TEXT, _GIVEN = "text.", "given."
+_TEXT, _GIVEN, _WRONG = "text.", "given.", "wrong."
 
 
 def parse_rows(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
@@ -39,7 +39,12 @@ def parse_rows(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
         for name, dtype in types.items()
     ]
     malformed = pl.when("malformed").then(pl.lit(MALFORMED))
-    return typed.select(*types, reasons=pl.concat_list(malformed, *reasons).list.drop_nulls())
+    parents = [
+        pl.when(name).then(pl.lit(f"{name.removeprefix(_WRONG)}: not an object"))
+        for name in fields.columns
+        if name.startswith(_WRONG)
+    ]
+    return typed.select(*types, reasons=pl.concat_list(malformed, *parents, *reasons).list.drop_nulls())
 
 
 def _typed(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -81,11 +86,15 @@ def _json_fields(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
         fits = ", ".join(f"'{kind}'" for kind in _json_types(types[name]))
         columns.append(f"CASE WHEN json_type({leaf}) IN ({fits}) THEN {leaf} ->> '$' END AS {_quoted(_TEXT + name)}")
         columns.append(f"{leaf} IS NOT NULL AS {_quoted(_GIVEN + name)}")
+    for parent in sorted({source[:at] for source in sources.values() for at, c in enumerate(source) if c == "."}):
+        path = "$." + ".".join(_quoted(part) for part in parent.split("."))
+        kind = f"CASE WHEN record IS NOT NULL THEN json_type({PAYLOAD}, '{path}') END"
+        columns.append(f"{kind} NOT IN ('OBJECT', 'NULL') AS {_quoted(_WRONG + parent)}")
     sql = f"""
         SELECT record IS NULL AS malformed, {", ".join(columns)}
         FROM (
             SELECT CASE WHEN json_valid({PAYLOAD}) AND json_type({PAYLOAD}) = 'OBJECT'
-                        THEN from_json({PAYLOAD}, $structure) END AS record
+                        THEN from_json({PAYLOAD}, $structure) END AS record, {PAYLOAD}
             FROM lines ORDER BY position
         )
     """  # noqa: S608 - names are the contract's own, and quoted

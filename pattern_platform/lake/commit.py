@@ -11,6 +11,7 @@ import os
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,15 +19,14 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pattern_platform.errors import CommitConflictError
+from pattern_platform.errors import CommitConflictError, InvalidMetadataError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.files import remove_files
 from pattern_platform.lake.lock import table_lock
-from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable
+from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable, unwritable_properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import polars as pl
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pattern_platform.lake.window import Window
 
 _MOST_ATTEMPTS = 25
+_READYING_COMMITS = 3  # create, add columns, set properties
 _DEFAULT_PROPERTIES = {"delta.checkpointInterval": "20"}  # opening costs 0.3 ms for each commit after a checkpoint
 
 
@@ -75,6 +76,13 @@ def ready_table(
         CommitConflictError: Another writer made or changed the table meanwhile, and the batch does not fit any more.
         UnsupportedTableError: As :func:`refuse_unwritable`.
     """
+    if unwritable := unwritable_properties(properties):
+        raise InvalidMetadataError(
+            f"table_properties of table {table.name!r} were refused",
+            why=f"{', '.join(unwritable)}: this writer would not honour them",
+            mend="leave them out",
+        )
+    expected = snapshot.schema if snapshot else schema
     if snapshot is None:
         table.mkdir(parents=True, exist_ok=True)
         with table_lock(table):
@@ -90,15 +98,14 @@ def ready_table(
     with table_lock(table):
         snapshot = _opened(table)
         refuse_unwritable(snapshot)
+        if snapshot.schema not in (expected, schema) or snapshot.partition_columns != tuple(partition_by):
+            raise _changed_under_way(table)  # before anything is altered for a batch that does not fit any more
         new = [f for f in Schema.from_arrow(schema).fields if f.name not in snapshot.schema]
         if new:
             DeltaTable(table).alter.add_columns(new)
         if _changed(snapshot, properties):
             DeltaTable(table).alter.set_table_properties(dict(properties))
-        snapshot = _opened(table)
-    if snapshot.schema != schema or snapshot.partition_columns != tuple(partition_by):
-        raise _changed_under_way(table)
-    return snapshot
+        return _opened(table)
 
 
 def _changed(snapshot: Snapshot, properties: Mapping[str, str]) -> bool:
@@ -144,12 +151,15 @@ def commit(
         for attempt in range(_MOST_ATTEMPTS):
             with table_lock(snapshot.table):
                 current = _opened(snapshot.table)
-                if current.schema != snapshot.schema:
+                refuse_unwritable(current)
+                if not current.same_shape(snapshot):
                     raise _changed_under_way(snapshot.table)
                 if current.version != snapshot.version and _touched(window, snapshot, current):
                     remove_files(snapshot.table, change_set.rewritten)
                     change_set = plan(current)
                 snapshot = current
+                if not all((snapshot.table / file.path).exists() for file in change_set.add):
+                    raise _changed_under_way(snapshot.table)  # a full vacuum of someone else, or a table made anew
                 try:
                     _append(snapshot, change_set, metadata={**metadata, "commit_id": commit_id}, app_ids=app_ids)
                     break
@@ -172,8 +182,7 @@ def commit(
         raise
     version = snapshot.version + 1
     if durable:
-        folders = {(snapshot.table / file.path).parent for file in change_set.add}
-        _sync(_commit_path(snapshot.table, version), snapshot.table / "_delta_log", snapshot.table, *folders)
+        _sync(snapshot.table, version, change_set)
     return Commit(version, change_set, snapshot)
 
 
@@ -183,8 +192,10 @@ def checkpoint_if_due(commit: Commit) -> None:
     Args:
         commit: The commit; N is the table's ``delta.checkpointInterval``.
     """
-    interval = int(commit.base.properties.get("delta.checkpointInterval", "100"))
-    if commit.version % interval == 0 and (snapshot := open_table(commit.base.table)):
+    interval = commit.base.properties.get("delta.checkpointInterval", "100")
+    if not interval.isdecimal() or int(interval) == 0:
+        return  # delta-rs takes any text; one that is no number of commits means no checkpoints
+    if commit.version % int(interval) == 0 and (snapshot := open_table(commit.base.table)):
         snapshot.handle.create_checkpoint()
 
 
@@ -236,8 +247,13 @@ def _changed_under_way(table: Path) -> CommitConflictError:
     )
 
 
-def _sync(*paths: Path) -> None:
-    for path in paths:
+def _sync(table: Path, version: int, change_set: ChangeSet) -> None:
+    """Sync a commit, those that made the table ready for it, and every folder between its files and the root."""
+    log = [_commit_path(table, v) for v in range(max(version - _READYING_COMMITS, 0), version + 1)]
+    folders = {table.parent, table, table / "_delta_log"}
+    for file in change_set.add:
+        folders.update(table / folder for folder in Path(file.path).parents)
+    for path in (*(commit for commit in log if commit.exists()), *folders):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

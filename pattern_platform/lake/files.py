@@ -201,11 +201,11 @@ def _described(table: Path, path: str, partition: Mapping[str, Any], schema: pl.
 def _partition_folder(column: str, value: Any) -> str:  # noqa: ANN401 - a value of any type
     text = _partition_value(value)
     folder = f"{quote(column, safe='')}={quote(_NULL_FOLDER if text is None else text, safe='')}"
-    if text == "" or len(folder) > _MAX_FOLDER_LENGTH:
+    if text in ("", _NULL_FOLDER) or len(folder) > _MAX_FOLDER_LENGTH:
         raise UnsafePartitionKeyError(
             f"a value of partition column {column!r} was refused",
-            why="it is an empty string, which Delta Lake stores as null, and the partition is never found again"
-            if text == ""
+            why="it is an empty string, or the name of the null partition: readers take it for null"
+            if text in ("", _NULL_FOLDER)
             else f"it is longer than a folder's name may be, {_MAX_FOLDER_LENGTH} bytes when percent-encoded",
             mend="change it in the asset, or do not partition by this column",
         )

@@ -7,7 +7,7 @@ Time windows are compared in UTC, so the two 01:00 hours of a clock change stay 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 import polars as pl
@@ -96,11 +96,11 @@ def _bound(key: str, definition: dg.PartitionsDefinition, column: str, dtype: pl
         return Bound(key)
     try:
         if dtype.is_integer():
-            return Bound(_fitting(int(key), dtype))
+            return Bound(_canonical(key, definition, _fitting(int(key), dtype)))
         if isinstance(definition, dg.TimeWindowPartitionsDefinition):
             return _time_bound(definition, key, dtype)
         if isinstance(dtype, pl.Date):
-            return Bound(dt.date.fromisoformat(key))
+            return Bound(_canonical(key, definition, dt.date.fromisoformat(key)))
         if isinstance(dtype, pl.Datetime):
             return Bound(_as_stored(dt.datetime.fromisoformat(key), dtype))
     except ValueError as error:
@@ -129,6 +129,17 @@ def _refuse_shared_values(definition: dg.PartitionsDefinition, column: str, dtyp
                 why=f"they are the same value in a column of type {dtype}",
                 mend="rename one of them, or use a string column that holds the partition key itself",
             )
+
+
+V = TypeVar("V")
+
+
+def _canonical(key: str, definition: dg.PartitionsDefinition, value: V) -> V:
+    """A value whose key is written as the value is: dynamic keys are not known together, "1" and "01" would be one."""
+    if isinstance(definition, dg.DynamicPartitionsDefinition) and str(value) != key:
+        message = f"it is kept as {value}, which may be another key too"
+        raise ValueError(message)
+    return value
 
 
 def _fitting(value: int, dtype: pl.DataType) -> int:

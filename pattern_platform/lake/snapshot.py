@@ -20,6 +20,7 @@ from pattern_platform.errors import MissingVersionError, TornCommitError, Unsupp
 from pattern_platform.lake.files import scan_files
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pattern_platform.lake.window import Window
@@ -35,7 +36,11 @@ _WRITE_FEATURES = {
     "generatedColumns",
     "identityColumns",
 }  # each of them is refused below where a table really uses it
-_UNWRITABLE_PROPERTIES = {"delta.appendOnly": "true", "delta.enableChangeDataFeed": "true"}
+_UNWRITABLE_PROPERTIES = {
+    "delta.appendOnly": "true",
+    "delta.enableChangeDataFeed": "true",
+    "delta.enableDeletionVectors": "true",
+}
 _UNWRITABLE_FIELDS = ("delta.invariants", "delta.generationExpression", "delta.identity")
 
 
@@ -55,6 +60,7 @@ class Snapshot:
 
     Args:
         table: Directory of the table.
+        table_id: Identity of the table; one that is made anew under the same path has another.
         version: The version.
         schema: Columns with their stored types.
         partition_columns: Physical partition columns.
@@ -66,6 +72,7 @@ class Snapshot:
     """
 
     table: Path
+    table_id: str
     version: int
     schema: pl.Schema
     partition_columns: tuple[str, ...]
@@ -73,6 +80,15 @@ class Snapshot:
     required: frozenset[str]
     files: pl.DataFrame
     handle: DeltaTable
+
+    def same_shape(self, other: Snapshot) -> bool:
+        """Whether both are of one table, with the same columns, layout and NOT NULL columns."""
+        return (self.table_id, self.schema, self.partition_columns, self.required) == (
+            other.table_id,
+            other.schema,
+            other.partition_columns,
+            other.required,
+        )
 
     def scan(self, window: Window, files: tuple[pl.DataFrame, pl.DataFrame] | None = None) -> pl.LazyFrame:
         """The rows of a window; files that hold no row of it are not opened.
@@ -171,6 +187,7 @@ def _snapshot(table: Path, handle: DeltaTable) -> Snapshot:
         )
     return Snapshot(
         table=table,
+        table_id=str(metadata.id),
         version=handle.version(),
         schema=pl.Schema(handle.schema().to_arrow()),
         partition_columns=tuple(metadata.partition_columns),
@@ -191,18 +208,26 @@ def refuse_unwritable(snapshot: Snapshot) -> None:
     protocol = snapshot.handle.protocol()
     in_use = [
         *(f"feature {f}" for f in sorted(set(protocol.writer_features or ()) - _WRITE_FEATURES)),
-        *(f"property {k}" for k, v in _UNWRITABLE_PROPERTIES.items() if snapshot.properties.get(k) == v),
-        *(f"property {k}" for k in snapshot.properties if k.startswith("delta.constraints.")),
+        *(f"property {k}" for k in unwritable_properties(snapshot.properties)),
         *(f"{k} of column {f.name}" for f in snapshot.handle.schema().fields for k in _unwritable_metadata(f.metadata)),
     ]
-    if snapshot.properties.get("delta.columnMapping.mode", "none") != "none":
-        in_use.append("property delta.columnMapping.mode")
     if in_use:
         raise UnsupportedTableError(
             f"writing to table {snapshot.table.name!r} was refused",
             why=f"it uses {', '.join(in_use)}, which this writer would not honour",
             mend="write it with the engine that made it, or let the platform make a table of its own",
         )
+
+
+def unwritable_properties(properties: Mapping[str, str]) -> list[str]:
+    """The properties, of a table or wanted for one, that ask for more than change sets of plain files."""
+    return [
+        key
+        for key, value in properties.items()
+        if _UNWRITABLE_PROPERTIES.get(key) == value
+        or key.startswith("delta.constraints.")
+        or (key == "delta.columnMapping.mode" and value != "none")
+    ]
 
 
 def _unwritable_metadata(metadata: dict[str, object]) -> list[str]:

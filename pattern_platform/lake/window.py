@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import and_, or_
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import polars as pl
 
@@ -102,7 +103,7 @@ class Window:
     def _files_inside(self, files: pl.DataFrame, column: str, bounds: list[Bound]) -> pl.Series:
         low, high = files[f"min.{column}"], files[f"max.{column}"]
         if bounds[0].is_value:
-            inside = (low == high) & low.is_in([b.lower for b in bounds])
+            inside = self._one_value(column, low, high) & low.is_in([b.lower for b in bounds])
         else:
             inside = reduce(or_, [(low >= b.lower) & self._below(column, high, b.upper) for b in bounds])
         return (inside & (files[f"null_count.{column}"] == 0)).fill_null(value=False)
@@ -111,7 +112,8 @@ class Window:
         low, high = files[f"min.{column}"], files[f"max.{column}"]
         if bounds[0].is_value:
             values = [b.lower for b in bounds]
-            overlap = low.is_in(values) | ((low != high) & (low <= max(values)) & (high >= min(values)))
+            several = ~self._one_value(column, low, high)
+            overlap = low.is_in(values) | (several & (low <= max(values)) & ~self._below(column, high, min(values)))
         else:
             overlap = reduce(or_, [(low < b.upper) & ~self._below(column, high, b.lower) for b in bounds])
         return overlap.fill_null(value=True)
@@ -119,6 +121,10 @@ class Window:
     def _below(self, column: str, high: Any, limit: Any) -> Any:  # noqa: ANN401 - series, expressions and limits
         """Whether the largest value is under a limit; other writers cut timestamps to milliseconds, so one is added."""
         return high + _MILLISECOND <= limit if isinstance(self.columns[column], pl.Datetime) else high < limit
+
+    def _one_value(self, column: str, low: Any, high: Any) -> Any:  # noqa: ANN401 - series and expressions
+        """Whether equal bounds mean one value; of timestamps they do not, they may be cut to milliseconds."""
+        return (low == high) & (not isinstance(self.columns[column], pl.Datetime))
 
     def pairs(self, files: pl.DataFrame) -> pl.DataFrame:
         """Which files may hold rows of which partition.
@@ -165,12 +171,16 @@ class Window:
     def _piece_overlaps(self, column: str, *, values: bool) -> pl.Expr:
         start, end = pl.col(f"from.{column}"), pl.col(f"to.{column}")
         low, high = pl.col(f"min.{column}"), pl.col(f"max.{column}")
-        return (low <= start) & (high >= start) if values else (low < end) & (high >= start)
+        return (low <= start if values else low < end) & ~self._below(column, high, start)
 
     def _piece_holds(self, column: str, *, values: bool) -> pl.Expr:
         start, end = pl.col(f"from.{column}"), pl.col(f"to.{column}")
         low, high = pl.col(f"min.{column}"), pl.col(f"max.{column}")
-        held = (low == start) & (high == start) if values else (low >= start) & self._below(column, high, end)
+        held = (
+            self._one_value(column, low, high) & (low == start)
+            if values
+            else (low >= start) & self._below(column, high, end)
+        )
         return held & (pl.col(f"null_count.{column}") == 0)
 
     def piece_keys(self) -> dict[str, pl.Expr]:
@@ -180,7 +190,9 @@ class Window:
             bounds = sorted({bounds[position] for bounds in self.pieces.values()})
             if len(bounds) == 1:
                 continue
-            keys[f"_piece_{column}"] = pl.col(column) if bounds[0].is_value else _index_of(column, bounds, self.columns)
+            keys[f"_piece_{uuid4().hex}"] = (
+                pl.col(column) if bounds[0].is_value else _index_of(column, bounds, self.columns)
+            )
         return keys
 
 

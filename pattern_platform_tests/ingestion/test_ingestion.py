@@ -51,6 +51,8 @@ REJECTS = {
     "no timestamp": (changed(event_time="yesterday"), ["event_time: not a timestamp"]),
     "timestamp without zone": (changed(event_time=f"{DAY}T05:01:00"), ["event_time: not a timestamp"]),
     "text for truth value": (changed(keep_private="maybe"), ["keep_private: not a truth value"]),
+    "text for object": (changed(context="none"), ["context: not an object"]),
+    "list for inner object": (changed(context={"user": []}), ["context.user: not an object"]),
     "another day": (changed(event_time="2024-05-05T05:01:00Z"), ["event of the day it arrived"]),
     "future": (changed(event_time=f"{DAY}T06:01:00Z"), ["event before it arrived"]),
     "another hour": (changed(append_time=f"{DAY}T06:01:00Z"), ["append_time: outside the landed partition"]),
@@ -182,3 +184,25 @@ def test_the_contract_check_finds_what_someone_wrote_past_it(platform: Platform)
         "keeps_the_contract": False,
         "unique_visit_id": False,
     }
+
+
+def test_a_range_is_cleaned_as_its_hours_are_one_by_one(platform: Platform) -> None:
+    misplaced = json.dumps(visit(6, 9, "u9", "home"))
+    platform.land_lines(5, [json.dumps(visit(5, 0, "u1", "home")), misplaced])
+    platform.land_visits(6, [("u2", "home")])
+    for hour in ("05", "06"):
+        platform.run(INGESTED, f"{DAY}-{hour}:00")
+    one_by_one = {stage: platform.rows(stage, "visits") for stage in ("clean", "quarantine")}
+    assert one_by_one["quarantine"]["reasons"].to_list() == [["append_time: outside the landed partition"]]
+    tags = {"dagster/asset_partition_range_start": f"{DAY}-05:00", "dagster/asset_partition_range_end": f"{DAY}-06:00"}
+    assert platform.run(INGESTED, tags=tags).success
+    for stage, rows in one_by_one.items():
+        again = platform.rows(stage, "visits")
+        assert again.sort(again.columns[0]).equals(rows.sort(rows.columns[0]))
+
+
+def test_a_file_without_header_is_refused_without_quoting_it(platform: Platform) -> None:
+    land_flights(platform, FLIGHT.replace("IAH", "SECRET"))
+    (error,) = errors(platform.run(FLIGHTS, "2013-01-01"))
+    assert error.startswith("WrongHeaderError")
+    assert "SECRET" not in error
