@@ -42,17 +42,22 @@ def refuse_unfit(batch: Sequence[DataFile], write: Write) -> None:
         NullInRequiredColumnError: Nulls in a column that the table declares NOT NULL.
         RowsOutsidePartitionError: As :func:`refuse_outside`.
     """
+    partition_columns = write.declaration.partition_by
+    files = statistics_frame(batch, {**write.window.columns, **{c: write.schema[c] for c in partition_columns}})
     required = write.snapshot.required if write.snapshot else frozenset()
-    if nulls := sorted(c for c in required if any(f.statistics[c].nulls for f in batch if c in f.statistics)):
+    nulls = {c for c in required for f in batch if c in f.statistics and f.statistics[c].nulls}
+    if unknown := [c for c in required if any(c not in f.statistics for f in batch)]:  # such as lists: no footer counts
+        rows = scan_files(write.table, files, write.schema, partition_columns)
+        counted = rows.select(pl.col(unknown).null_count()).collect()
+        nulls.update(c for c in unknown if counted[c].item())
+    if nulls:
         raise NullInRequiredColumnError(
-            f"nulls in column(s) {', '.join(nulls)} were refused",
+            f"nulls in column(s) {listed(sorted(nulls))} were refused",
             why="the table declares them NOT NULL",
             mend="drop or fill these rows in the asset",
         )
     if write.rows_are_checked:
         return
-    partition_columns = write.declaration.partition_by
-    files = statistics_frame(batch, {**write.window.columns, **{c: write.schema[c] for c in partition_columns}})
     inside, _ = write.window.split(files)
     if inside.height < files.height:
         unsure = files.join(inside, on="path", how="anti")

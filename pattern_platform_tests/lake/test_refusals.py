@@ -312,6 +312,20 @@ def test_nulls_in_a_required_column(tmp_path: Path, kind: type) -> None:
     assert table.rows()["n"].to_list() == [2]
 
 
+@pytest.mark.parametrize("column", ["tags", "a.b"])
+def test_nulls_in_a_required_column_without_statistics(tmp_path: Path, column: str) -> None:
+    kinds = {"tags": pa.list_(pa.int64()), "a.b": pa.int64()}
+    good = {"tags": [1], "a.b": 1}
+    required = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+    table = Table(tmp_path)
+    write_deltalake(table.path, pa.table({name: [value] for name, value in good.items()}, schema=required))
+    schema = {"tags": pl.List(pl.Int64), "a.b": pl.Int64}
+    with refused(tmp_path, NullInRequiredColumnError, repr(column)):
+        table.write(pl.DataFrame([{**good, column: None}], schema=schema))
+    table.write(pl.DataFrame([good, good], schema=schema))
+    assert table.rows().height == 2
+
+
 # Values that are no frames ------------------------------------------------------------------------------------------
 
 
