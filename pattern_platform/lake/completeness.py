@@ -35,6 +35,9 @@ def missing_partitions(snapshot: Snapshot, window: Window, files: tuple[pl.DataF
         return [] if snapshot.files.height or snapshot.recorded(WHOLE_TABLE) else ["(the whole table)"]
     if not window.pieces:
         return []
+    inside, _ = files
+    if len(window.pieces) == 1 and inside.height:
+        return []  # the common case: one partition, which has a file of its own
     sure, maybe = window.present(pl.concat(files))
     unsure = [key for key in window.pieces if key not in sure and not snapshot.recorded(partition_app_id(key))]
     if doubtful := [key for key in unsure if key in maybe]:
