@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pattern_platform.settings import Settings
+from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
 
 app = typer.Typer(help="A Dagster data platform on Delta Lake.", no_args_is_help=True, rich_markup_mode="markdown")
 generate = typer.Typer(help="Land sample files.", no_args_is_help=True)
@@ -17,7 +17,6 @@ app.add_typer(generate, name="generate")
 
 console = Console()
 HOUR = "%Y-%m-%d-%H:%M"
-SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED = 100, 7
 
 Landing = Annotated[Path | None, typer.Option(help="Folder of landed files; the configured one when absent.")]
 

@@ -17,7 +17,7 @@ from pattern_platform.definitions import defs
 from pattern_platform.errors import FileNotArrivedError
 from pattern_platform.flights import assets as flights
 from pattern_platform.lake.snapshot import open_table
-from pattern_platform.settings import Settings
+from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
 from pattern_platform.visits import assets as visits
 from pattern_platform.visits.generator import rows_in_hour, write_hour
 
@@ -81,8 +81,8 @@ def run_demo(console: Console, *, land: datetime | None) -> int:
     hours, days = visits.HOURS.get_partition_keys(), visits.DAYS.get_partition_keys()
     flight_days = flights.DAYS.get_partition_keys()
     if land:
-        write_hour(settings.landing, land, rows=rows_in_hour(land, 100), seed=7)
-        hours, days, flight_days = [land.strftime("%Y-%m-%d-%H:%M")], [land.date().isoformat()], []
+        write_hour(settings.landing, land, rows=rows_in_hour(land, SAMPLE_ROWS_PER_HOUR), seed=SAMPLE_SEED)
+        hours, days, flight_days = [land.strftime(visits.HOURS.fmt)], [land.date().isoformat()], []
     report = _Report()
     with dg.DagsterInstance.get() as instance, _progress(console) as progress:
         for partition in _tracked(progress, report, _INGESTED, hours):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED = 100, 7  # what the committed visits were generated with
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
