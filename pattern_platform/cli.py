@@ -45,6 +45,40 @@ def generate_visits(
     console.print(f"{len(files)} files landed below {landing or settings.landing}")
 
 
+@generate.command("users")
+def generate_users(
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same files.")] = SAMPLE_SEED,
+    first_day: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
+    landing: Landing = None,
+) -> None:
+    """Land made-up changes of the blog's users, with the dirt that `pattern_platform.visits.user_changes` documents."""
+    from pattern_platform.visits.user_changes import write_hours  # noqa: PLC0415 - keeps --help fast
+
+    settings = Settings()
+    files = write_hours(
+        landing or settings.landing,
+        first_day.date() if first_day else settings.visits_from,
+        days=days,
+        seed=seed,
+    )
+    console.print(f"{len(files)} files landed below {landing or settings.landing}")
+
+
+@generate.command("devices")
+def generate_devices(
+    *,
+    correct: Annotated[bool, typer.Option("--correct", help="Only the correction, in place of its day.")] = False,
+    landing: Landing = None,
+) -> None:
+    """Land five days of updates of devices, as delivered first, or the correction of one of them."""
+    from pattern_platform.visits.device_updates import write_correction, write_days  # noqa: PLC0415 - keeps --help fast
+
+    folder = landing or Settings().landing
+    files = [write_correction(folder)] if correct else write_days(folder)
+    console.print(f"{len(files)} files landed below {folder}")
+
+
 @generate.command("flights")
 def generate_flights(
     *, full: Annotated[bool, typer.Option(help="The whole year, 336,776 flights.")] = False, landing: Landing = None

@@ -79,6 +79,14 @@ class NullInRequiredColumnError(PatternPlatformError):
     """A column that the table declares NOT NULL has nulls in the batch."""
 
 
+class NullKeyError(PatternPlatformError):
+    """Rows to merge have no key, or nothing that says when or how they changed it."""
+
+
+class DuplicateKeyError(PatternPlatformError):
+    """Rows to merge have the same key, and nothing says which is the last."""
+
+
 # The table ------------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +104,10 @@ class MissingVersionError(PatternPlatformError):
 
 class UnsupportedTableError(PatternPlatformError):
     """The table's protocol asks for something that the platform does not write."""
+
+
+class DuplicateKeyInTableError(PatternPlatformError):
+    """The table holds a key twice that a merge touches."""
 
 
 class UnsupportedStorageError(PatternPlatformError):
@@ -116,6 +128,29 @@ class TableLockedError(PatternPlatformError):
     """Another process held the table's lock for longer than the limit. Trying again is right."""
 
     retryable = True
+
+
+# The versions of a table ----------------------------------------------------------------------------------------------
+
+
+class SupersededPartitionsError(PatternPlatformError):
+    """An earlier partition was replayed, and partitions between it and this one were not replayed since."""
+
+
+class UnrecordedCommitError(PatternPlatformError):
+    """Someone else changed the rows of a table whose versions the platform keeps."""
+
+
+class UnrecordedPartitionError(PatternPlatformError):
+    """A partition was merged, and the log that says into which version is gone."""
+
+
+class RetentionError(PatternPlatformError):
+    """A retention is too short: files would go that a run, a reader or a restore still needs."""
+
+
+class RowCountError(PatternPlatformError):
+    """Compacted files do not hold as many rows as the log counts."""
 
 
 # Landed files ---------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -18,26 +18,17 @@ class ChangeSet:
     """What one commit does to a table.
 
     Args:
-        add: New files that the commit makes part of the table: the batch first, then rewritten rows.
+        add: Files that the commit makes part of the table.
         remove: Rows of :attr:`Snapshot.files` that leave the table.
-        rewritten: The files of ``add`` that hold rows which were in the table before.
+        written: The files of ``add`` that the plan wrote itself; a plan that is made again writes them anew.
+        rows: What happens to rows, by the name that is reported: ``inserted``, ``updated``, ``deleted``, ``ignored``.
+        metadata: What the commit records about the plan, beside what it records about the run.
+        data_change: Whether a reader of changes sees any; false for compaction.
     """
 
     add: Sequence[DataFile]
     remove: pl.DataFrame
-    rewritten: Sequence[DataFile] = ()
-
-    @property
-    def rows_kept(self) -> int:
-        """Rows that moved from removed files into new ones, unchanged."""
-        return sum(file.rows for file in self.rewritten)
-
-    @property
-    def rows_inserted(self) -> int:
-        """Rows of the batch."""
-        return sum(file.rows for file in self.add) - self.rows_kept
-
-    @property
-    def rows_deleted(self) -> int:
-        """Rows that left the table; files of other writers that count none count as empty."""
-        return int(self.remove["num_records"].sum()) - self.rows_kept
+    written: Sequence[DataFile] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    data_change: bool = True

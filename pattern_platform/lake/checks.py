@@ -10,7 +10,7 @@ from pattern_platform.errors import InvalidMetadataError, NullInRequiredColumnEr
 from pattern_platform.lake.files import scan_files, statistics_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pattern_platform.lake.declarations import TableDeclaration
     from pattern_platform.lake.files import DataFile
@@ -50,18 +50,31 @@ def refuse_unfit(batch: Sequence[DataFile], write: Write) -> None:
         rows = scan_files(write.table, files, write.schema, partition_columns)
         counted = rows.select(pl.col(unknown).null_count()).collect()
         nulls.update(c for c in unknown if counted[c].item())
-    if nulls:
-        raise NullInRequiredColumnError(
-            f"nulls in column(s) {listed(sorted(nulls))} were refused",
-            why="the table declares them NOT NULL",
-            mend="drop or fill these rows in the asset",
-        )
+    _refuse_nulls_in(nulls)
     if write.rows_are_checked:
         return
     inside, _ = write.window.split(files)
     if inside.height < files.height:
         unsure = files.join(inside, on="path", how="anti")
         refuse_outside(scan_files(write.table, unsure, write.schema, partition_columns), write.window)
+
+
+def refuse_nulls(rows: pl.DataFrame, required: Iterable[str]) -> None:
+    """Refuse nulls in columns that the table declares NOT NULL.
+
+    Raises:
+        NullInRequiredColumnError: Names the columns.
+    """
+    _refuse_nulls_in({column for column in required if rows[column].null_count()})
+
+
+def _refuse_nulls_in(columns: Iterable[str]) -> None:
+    if nulls := sorted(columns):
+        raise NullInRequiredColumnError(
+            f"nulls in column(s) {listed(nulls)} were refused",
+            why="the table declares them NOT NULL",
+            mend="drop or fill these rows in the asset",
+        )
 
 
 def refuse_layout(declaration: TableDeclaration, schema: pl.Schema, snapshot: Snapshot | None, name: str) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pattern_platform.lake.files import DataFile
     from pattern_platform.lake.window import Window
 
+COMMIT_METADATA = "pattern_platform."  # prefix of what the platform keeps in a commit
 _MOST_ATTEMPTS = 25
 _READYING_COMMITS = 3  # create, add columns, set properties
 _DEFAULT_PROPERTIES = {"delta.checkpointInterval": "20"}  # opening costs 0.3 ms for each commit after a checkpoint
@@ -51,6 +52,12 @@ class Commit:
     version: int
     change_set: ChangeSet
     base: Snapshot
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table after the commit; files of other writers that count none count as empty."""
+        removed = int(self.change_set.remove["num_records"].sum())
+        return int(self.base.files["num_records"].sum()) - removed + sum(file.rows for file in self.change_set.add)
 
 
 def ready_table(
@@ -121,22 +128,23 @@ def _opened(table: Path) -> Snapshot:
 
 def commit(
     snapshot: Snapshot,
-    window: Window,
+    window: Window | None,
     plan: Callable[[Snapshot], ChangeSet],
     *,
-    batch: Sequence[DataFile],
+    batch: Sequence[DataFile] = (),
     metadata: Mapping[str, object],
-    app_ids: Sequence[str],
+    app_ids: Sequence[str] = (),
     durable: bool = False,
 ) -> Commit:
     """Plan a change set and commit it once. When it fails, every file that was written for it is removed.
 
     Args:
         snapshot: The table as the batch was checked against.
-        window: What the plan reads: when other commits touched it, the plan is made again.
+        window: What the plan reads: when other commits touched files of it, the plan is made again. None for a plan
+            that reads the log too: any other commit makes it anew.
         plan: Pure function from a snapshot to a change set. It may write files for rows that it moves.
         batch: Files that were written for the plan already.
-        metadata: Kept in the commit, with names under ``pattern_platform.``.
+        metadata: Kept in the commit, with names under ``pattern_platform.``, beside what the plan records.
         app_ids: Application transaction ids to record, such as the partitions that the commit completes.
         durable: Whether the commit is synced to the disk before it is reported.
 
@@ -154,14 +162,15 @@ def commit(
                 refuse_unwritable(current)
                 if not current.same_shape(snapshot):
                     raise _changed_under_way(snapshot.table)
-                if current.version != snapshot.version and _touched(window, snapshot, current):
-                    remove_files(snapshot.table, change_set.rewritten)
+                if current.version != snapshot.version and (not window or _touched(window, snapshot, current)):
+                    remove_files(snapshot.table, change_set.written)
                     change_set = plan(current)
                 snapshot = current
                 if not all((snapshot.table / file.path).exists() for file in change_set.add):
                     raise _changed_under_way(snapshot.table)  # a full vacuum of someone else, or a table made anew
                 try:
-                    _append(snapshot, change_set, metadata={**metadata, "commit_id": commit_id}, app_ids=app_ids)
+                    recorded = {**metadata, **change_set.metadata, "commit_id": commit_id}
+                    _append(snapshot, change_set, metadata=recorded, app_ids=app_ids)
                     break
                 except CommitFailedError as error:
                     if _landed(snapshot, commit_id):
@@ -207,13 +216,15 @@ def _touched(window: Window, planned: Snapshot, current: Snapshot) -> bool:
 def _append(
     snapshot: Snapshot, change_set: ChangeSet, *, metadata: Mapping[str, object], app_ids: Sequence[str]
 ) -> None:
-    now = int(time.time() * 1000)
+    now, data_change = int(time.time() * 1000), change_set.data_change
     removed = change_set.remove.select("path", "size_bytes").iter_rows()
     snapshot.handle.create_write_transaction(
         [
-            *(RemoveAction(path, data_change=True, deletion_timestamp=now, size=size) for path, size in removed),
+            *(RemoveAction(path, data_change=data_change, deletion_timestamp=now, size=size) for path, size in removed),
             *(
-                AddAction(f.path, f.size, f.partition_values, f.modified, data_change=True, stats=f.delta_stats())
+                AddAction(
+                    f.path, f.size, f.partition_values, f.modified, data_change=data_change, stats=f.delta_stats()
+                )
                 for f in change_set.add
             ),
         ],
@@ -221,7 +232,7 @@ def _append(
         schema=snapshot.handle.schema(),
         partition_by=list(snapshot.partition_columns),
         commit_properties=CommitProperties(
-            custom_metadata={f"pattern_platform.{key}": value for key, value in metadata.items()},
+            custom_metadata={COMMIT_METADATA + key: value for key, value in metadata.items()},
             max_commit_retries=0,
             app_transactions=[Transaction(app_id, snapshot.version + 1, now) for app_id in app_ids],
         ),
@@ -230,12 +241,13 @@ def _append(
     )
 
 
-def _commit_path(table: Path, version: int) -> Path:
+def commit_path(table: Path, version: int) -> Path:
+    """The file of the log that makes a version."""
     return table / "_delta_log" / f"{version:020}.json"
 
 
 def _landed(snapshot: Snapshot, commit_id: str) -> bool:
-    path = _commit_path(snapshot.table, snapshot.version + 1)
+    path = commit_path(snapshot.table, snapshot.version + 1)
     return path.exists() and commit_id in path.read_text()
 
 
@@ -249,7 +261,7 @@ def _changed_under_way(table: Path) -> CommitConflictError:
 
 def _sync(table: Path, version: int, change_set: ChangeSet) -> None:
     """Sync a commit, those that made the table ready for it, and every folder between its files and the root."""
-    log = [_commit_path(table, v) for v in range(max(version - _READYING_COMMITS, 0), version + 1)]
+    log = [commit_path(table, v) for v in range(max(version - _READYING_COMMITS, 0), version + 1)]
     folders = {table.parent, table, table / "_delta_log"}
     for file in change_set.add:
         folders.update(table / folder for folder in Path(file.path).parents)

@@ -13,6 +13,8 @@ import polars as pl
 from pattern_platform.lake.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pattern_platform.lake.snapshot import Snapshot
 
 WHOLE_TABLE = "pattern_platform/table"
@@ -23,14 +25,19 @@ def partition_app_id(key: str) -> str:
     return f"pattern_platform/partition={key}"
 
 
-def missing_partitions(snapshot: Snapshot, window: Window, files: tuple[pl.DataFrame, pl.DataFrame]) -> list[str]:
+def missing_partitions(
+    snapshot: Snapshot, window: Window, files: tuple[pl.DataFrame, pl.DataFrame], keys: Sequence[str] | None = None
+) -> list[str]:
     """The partitions of a window that were never written: no commit records them, and no row is theirs.
 
     Args:
         snapshot: The table.
         window: The partitions.
         files: What ``window.split(snapshot.files)`` gives.
+        keys: The partitions, where no column holds them and so the window is the whole table.
     """
+    if window.is_whole_table and keys is not None:
+        return [key for key in keys if not snapshot.recorded(partition_app_id(key))]
     if window.is_whole_table:
         return [] if snapshot.files.height or snapshot.recorded(WHOLE_TABLE) else ["(the whole table)"]
     if not window.pieces:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
 
 from pattern_platform.errors import InvalidMetadataError
 
@@ -32,6 +32,50 @@ class TableDeclaration(BaseModel):
     partition_expr: StrictStr | dict[StrictStr, StrictStr] | None = None
     partition_by: tuple[StrictStr, ...] = ()
     schema_evolution: Literal["strict", "add_columns"] = "strict"
+
+    @property
+    def not_stored(self) -> tuple[str, ...]:
+        """Columns of a batch that say what to do with a row, and are no columns of the table."""
+        return ()
+
+
+class MergerDeclaration(TableDeclaration):
+    """What an asset declares about a table that is merged into by key.
+
+    Args:
+        merge_keys: Columns that identify a row.
+        sequence_by: Column that orders the changes of a key; the last wins, and a stored row outlasts older changes.
+        soft_delete: Boolean column, not stored; true deletes the row, and never inserts it.
+        bad_rows: What happens to rows that say nothing sure: no key, or a key twice and nothing that orders them.
+    """
+
+    merge_keys: tuple[StrictStr, ...] = Field(min_length=1)
+    sequence_by: StrictStr | None = None
+    soft_delete: StrictStr | None = None
+    bad_rows: Literal["refuse", "quarantine"] = "refuse"
+
+    @property
+    def not_stored(self) -> tuple[str, ...]:
+        """The soft-delete column."""
+        return (self.soft_delete,) if self.soft_delete else ()
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> MergerDeclaration:
+        columns = [*self.merge_keys, *filter(None, (self.sequence_by, self.soft_delete))]
+        if len(set(columns)) < len(columns):
+            message = "merge_keys, sequence_by and soft_delete name a column twice"
+            raise ValueError(message)
+        return self
+
+
+class StatefulMergerDeclaration(MergerDeclaration):
+    """What an asset declares about a table whose version each partition records.
+
+    Args:
+        foreign_commits: Whether commits of others that change rows are refused or accepted.
+    """
+
+    foreign_commits: Literal["refuse", "accept"] = "refuse"
 
 
 class InputDeclaration(BaseModel):
@@ -59,7 +103,7 @@ def parse(declaration: type[D], metadata: Mapping[str, object], *, of: str) -> D
         of: Whose metadata it is, for the error message.
 
     Raises:
-        InvalidMetadataError: A key is mistyped or misspelt.
+        InvalidMetadataError: A key is missing, mistyped or misspelt.
     """
     ours = list(declaration.model_fields)
     plain = {key: getattr(value, "value", value) for key, value in metadata.items()}
@@ -74,9 +118,9 @@ def parse(declaration: type[D], metadata: Mapping[str, object], *, of: str) -> D
         return declaration.model_validate({key: plain[key] for key in ours if key in plain})
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0])
+        key = str(first["loc"][0]) if first["loc"] else "merge_keys"
         raise InvalidMetadataError(
             f"metadata {key!r} of {of} was refused",
-            why=f"{plain[key]!r} is not allowed: {first['msg']}",
+            why=f"{plain[key]!r} is not allowed: {first['msg']}" if key in plain else "it is missing",
             mend=f"see {declaration.__name__}.{key} in pattern_platform.lake.declarations",
         ) from error

@@ -6,6 +6,7 @@ Polars writes the files, streaming, and reads them. A file is part of the table 
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from pattern_platform.errors import UnsafePartitionKeyError
 from pattern_platform.lake.statistics import ColumnStatistics, delta_stats, footer_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from polars.io.partition import FileProviderArgs
@@ -59,6 +60,7 @@ def write_files(
     *,
     keys: Mapping[str, pl.Expr],
     partition_by: Sequence[str] = (),
+    max_rows: int = _MAX_ROWS_PER_FILE,
     durable: bool = False,
 ) -> list[DataFile]:
     """Stream a frame into new files of a table. They are not part of it until a commit names them.
@@ -68,6 +70,7 @@ def write_files(
         table: Directory of the table.
         keys: Expressions; rows that differ in one go into different files.
         partition_by: Physical partition columns; they are left out of the files.
+        max_rows: Most rows of a file.
         durable: Whether the files are synced to the disk.
 
     Returns:
@@ -99,7 +102,7 @@ def write_files(
         file_path_provider=new_path,
         key={**{c: pl.col(c) for c in partition_by}, **keys} or None,
         include_key=False if partition_by or keys else None,
-        max_rows_per_file=_MAX_ROWS_PER_FILE,
+        max_rows_per_file=max_rows,
         approximate_bytes_per_file=None,
     )
     try:
@@ -123,6 +126,18 @@ def write_files(
     return [f for f in files if f.rows]
 
 
+@contextmanager
+def written_for(table: Path) -> Generator[list[DataFile]]:
+    """A list for the files that belong together: an error inside removes those that are in it already."""
+    files: list[DataFile] = []
+    try:
+        yield files
+    except BaseException:
+        # BaseException: a panic of a native library or an interrupt must not leave files behind either.
+        remove_files(table, files)
+        raise
+
+
 def remove_files(table: Path, files: Iterable[DataFile | str]) -> None:
     """Remove files that no commit names. The folders of physical partitions stay."""
     for file in files:
@@ -130,7 +145,12 @@ def remove_files(table: Path, files: Iterable[DataFile | str]) -> None:
 
 
 def scan_files(
-    table: Path, files: pl.DataFrame, schema: pl.Schema, partition_columns: Sequence[str] = ()
+    table: Path,
+    files: pl.DataFrame,
+    schema: pl.Schema,
+    partition_columns: Sequence[str] = (),
+    *,
+    path_column: str | None = None,
 ) -> pl.LazyFrame:
     """Scan some files of a table as one frame with the table's schema.
 
@@ -139,27 +159,30 @@ def scan_files(
         files: Rows of :attr:`Snapshot.files`.
         schema: Schema of the table. Columns that were added after a file was written are null.
         partition_columns: Physical partition columns.
+        path_column: Name of a column to add: the absolute path of the row's file.
     """
+    wanted = [*schema.names(), *([path_column] if path_column else [])]
     if files.is_empty():
-        return pl.LazyFrame(schema=schema)
+        return pl.LazyFrame(schema={**schema, **({path_column: pl.String} if path_column else {})})
     in_file = pl.Schema({c: t for c, t in schema.items() if c not in partition_columns})
     if not partition_columns:
-        return _scan(table, files["path"], in_file)
+        return _scan(table, files["path"], in_file, path_column)
     parts = []
     for group in files.partition_by([f"min.{c}" for c in partition_columns], maintain_order=True):
         literals = [
             pl.lit(group[f"min.{c}"][0], dtype=schema[c]).alias(c)  # one value a file: both bounds are that value
             for c in partition_columns
         ]
-        parts.append(_scan(table, group["path"], in_file).with_columns(literals).select(schema.names()))
+        parts.append(_scan(table, group["path"], in_file, path_column).with_columns(literals).select(wanted))
     return pl.concat(parts)
 
 
-def _scan(table: Path, paths: Iterable[str], schema: pl.Schema) -> pl.LazyFrame:
+def _scan(table: Path, paths: Iterable[str], schema: pl.Schema, path_column: str | None) -> pl.LazyFrame:
     return pl.scan_parquet(
         [table / path for path in paths],
         schema=schema,
         missing_columns="insert",
+        include_file_paths=path_column,
         glob=False,
         hive_partitioning=False,
         cast_options=pl.ScanCastOptions(datetime_cast=["nanosecond-downcast", "millisecond-upcast"])
@@ -193,13 +216,13 @@ def _described(table: Path, path: str, partition: Mapping[str, Any], schema: pl.
         size=written.st_size,
         rows=rows,
         modified=written.st_mtime_ns // 1_000_000,
-        partition_values={column: _partition_value(value) for column, value in partition.items()},
+        partition_values={column: partition_value(value) for column, value in partition.items()},
         statistics={**statistics, **held},
     )
 
 
 def _partition_folder(column: str, value: Any) -> str:  # noqa: ANN401 - a value of any type
-    text = _partition_value(value)
+    text = partition_value(value)
     folder = f"{quote(column, safe='')}={quote(_NULL_FOLDER if text is None else text, safe='')}"
     if text in ("", _NULL_FOLDER) or len(folder) > _MAX_FOLDER_LENGTH:
         raise UnsafePartitionKeyError(
@@ -212,7 +235,7 @@ def _partition_folder(column: str, value: Any) -> str:  # noqa: ANN401 - a value
     return folder
 
 
-def _partition_value(value: Any) -> str | None:  # noqa: ANN401 - a value of any type
+def partition_value(value: Any) -> str | None:  # noqa: ANN401 - a value of any type
     """A physical partition value as the Delta log writes it."""
     if isinstance(value, bool):
         return str(value).lower()

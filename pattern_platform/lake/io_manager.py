@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections import Counter
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 import polars as pl
@@ -28,7 +29,7 @@ from pattern_platform.errors import (
 )
 from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside
 from pattern_platform.lake.commit import checkpoint_if_due
-from pattern_platform.lake.completeness import WHOLE_TABLE, missing_partitions, partition_app_id
+from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.partitions import window_of
@@ -38,7 +39,7 @@ from pattern_platform.lake.window import Window
 from pattern_platform.lake.write import Write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pattern_platform.lake.commit import Commit
 
@@ -68,9 +69,21 @@ class DeltaIOManager(dg.ConfigurableIOManager):
     table_properties: dict[str, str] = {}
     durability: Durability = Durability.ENGINE
 
+    declaration: ClassVar[type[TableDeclaration]] = TableDeclaration
+    needs_partition_expr: ClassVar[bool] = True
+    default_properties: ClassVar[dict[str, str]] = {}
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The table properties, those of the pattern included."""
+        return {**self.default_properties, **self.table_properties}
+
     @abstractmethod
-    def write(self, write: Write) -> Commit:
-        """Bring a batch into its table, in one commit."""
+    def write(self, write: Write) -> Sequence[Commit]:
+        """Bring a batch into its table: one commit, or one for each partition of the run, in their order."""
+
+    def after_commit(self, context: dg.OutputContext, write: Write, commits: Sequence[Commit]) -> None:
+        """What a pattern adds to a write, to its metadata and to its log, once it is part of the table."""
 
     def table_path(self, key: dg.AssetKey) -> Path:
         """Directory of an asset's table.
@@ -112,7 +125,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         """Check a batch, write it, and tell Dagster what became of it."""
         table = self.table_path(context.asset_key)
         name = context.asset_key.to_user_string()
-        declaration = parse(TableDeclaration, context.definition_metadata, of=f"asset {name!r}")
+        declaration = parse(self.declaration, context.definition_metadata, of=f"asset {name!r}")
         rows = to_lazy(obj)
         snapshot = open_table(table)
         if snapshot:
@@ -120,53 +133,63 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         else:
             _refuse_around(table, name)
         given = rows.collect_schema()
-        schema = snapshot.schema if snapshot else stored_schema(given)
-        casts, added = casts_to(schema, given, declaration.schema_evolution)
+        stored = pl.Schema({c: t for c, t in given.items() if c not in declaration.not_stored})
+        schema = snapshot.schema if snapshot else stored_schema(stored)
+        casts, added = casts_to(schema, stored, declaration.schema_evolution)
         schema = pl.Schema({**schema, **added})
         refuse_layout(declaration, schema, snapshot, name)
         keys = _partition_keys(context)
-        window = _window(keys, context, declaration, schema, name)
+        window = self._window(keys, context, declaration, schema, name)
         if given != schema or given.names() != schema.names():
-            rows = rows.select(casts)
+            rows = rows.select(*casts, *declaration.not_stored)
         if in_memory := isinstance(obj, pl.DataFrame | pa.Table):
             refuse_outside(rows, window)
-        commit = self.write(
-            Write(
-                table=table,
-                snapshot=snapshot,
-                schema=schema,
-                rows=rows,
-                window=window,
-                rows_are_checked=in_memory,
-                declaration=declaration,
-                metadata={"asset": name, "run_id": context.run_id, "partition_keys": keys},
-                app_ids=[partition_app_id(key) for key in keys] if keys is not None else [WHOLE_TABLE],
-            )
+        write = Write(
+            name=name,
+            table=table,
+            snapshot=snapshot,
+            schema=schema,
+            rows=rows,
+            keys=keys,
+            definition=context.asset_partitions_def if keys is not None else None,
+            window=window,
+            rows_are_checked=in_memory,
+            declaration=declaration,
+            metadata={"asset": name, "run_id": context.run_id, "partition_keys": keys},
         )
+        commits = self.write(write)
         try:
-            checkpoint_if_due(commit)
+            for commit in commits:
+                checkpoint_if_due(commit)
         except (OSError, DeltaError) as error:
             # The commit is part of the table; a checkpoint is a cache that the next write makes again.
             context.log.warning("no checkpoint of %s: %s", name, error)
         columns = column_schema(schema, _declared_columns(context.definition_metadata))
-        context.add_output_metadata(self._emitted(table, columns, window, commit))
+        context.add_output_metadata(
+            {
+                "dagster/table_name": ".".join(table.relative_to(self._root()).parts),
+                "dagster/uri": str(table),
+                "dagster/column_schema": columns,
+                **self.counted(write, commits),
+            }
+        )
+        self.after_commit(context, write, commits)
 
-    def _emitted(self, table: Path, columns: dg.TableSchema, window: Window, commit: Commit) -> dict[str, Any]:
-        change = commit.change_set
+    def counted(self, write: Write, commits: Sequence[Commit]) -> dict[str, Any]:
+        """What the commits did, as metadata; over several it is added up."""
+        rows: Counter[str] = Counter()
+        for commit in commits:
+            rows.update(commit.change_set.rows)
         metadata: dict[str, Any] = {
-            "dagster/table_name": ".".join(table.relative_to(self._root()).parts),
-            "dagster/uri": str(table),
-            "dagster/column_schema": columns,
-            "delta/version": commit.version,
-            "delta/rows_inserted": change.rows_inserted,
-            "delta/rows_deleted": change.rows_deleted,
-            "delta/files_added": len(change.add),
-            "delta/files_removed": change.remove.height,
+            "delta/version": commits[-1].version,
+            **{f"delta/rows_{done}": count for done, count in rows.items()},
+            "delta/files_added": sum(len(commit.change_set.add) for commit in commits),
+            "delta/files_removed": sum(commit.change_set.remove.height for commit in commits),
         }
-        if window.is_whole_table:
-            metadata["dagster/row_count"] = change.rows_inserted
-        elif len(window.pieces) == 1:
-            metadata["dagster/partition_row_count"] = change.rows_inserted
+        if write.window.is_whole_table:
+            metadata["dagster/row_count"] = commits[-1].rows
+        elif len(write.window.pieces) == 1:
+            metadata["dagster/partition_row_count"] = rows["inserted"]
         return metadata
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -177,7 +200,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         table = self.table_path(context.asset_key)
         declared = parse(InputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
-        declaration = parse(TableDeclaration, upstream, of=f"asset {name!r}")
+        declaration = parse(self.declaration, upstream, of=f"asset {name!r}")
         snapshot = open_table(table) if declared.table_version is None else open_version(table, declared.table_version)
         keys = _partition_keys(context)
         if snapshot is None and keys == []:
@@ -192,9 +215,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             context.log.warning("%s; the input is an empty frame without columns", missing)
             return from_lazy(pl.LazyFrame(), context.dagster_type.typing_type)
-        window = _window(keys, context, declaration, snapshot.schema, name)
+        window = self._window(keys, context, declaration, snapshot.schema, name)
         files = window.split(snapshot.files)
-        if missing := missing_partitions(snapshot, window, files):
+        if missing := missing_partitions(snapshot, window, files, keys):
             if not declared.allow_missing_partitions:
                 raise MissingPartitionsError(
                     f"input {context.name!r} was refused",
@@ -213,6 +236,24 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             rows = rows.select(declared.columns)
         return from_lazy(rows, context.dagster_type.typing_type)
+
+    def _window(
+        self,
+        keys: list[str] | None,
+        context: dg.OutputContext | dg.InputContext,
+        declaration: TableDeclaration,
+        schema: pl.Schema,
+        name: str,
+    ) -> Window:
+        if keys is None or (declaration.partition_expr is None and not self.needs_partition_expr):
+            return Window()
+        if declaration.partition_expr is None:
+            raise InvalidMetadataError(
+                f"asset {name!r} was refused",
+                why="it is partitioned, and does not say which column holds the partition",
+                mend='set its metadata "partition_expr" to the name of the column',
+            )
+        return window_of(keys, context.asset_partitions_def, declaration.partition_expr, schema)
 
 
 def _refuse_around(table: Path, name: str) -> None:
@@ -233,21 +274,3 @@ def _declared_columns(metadata: Mapping[str, object]) -> dg.TableSchema | None:
 
 def _partition_keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
     return list(context.asset_partition_keys) if context.has_asset_partitions else None
-
-
-def _window(
-    keys: list[str] | None,
-    context: dg.OutputContext | dg.InputContext,
-    declaration: TableDeclaration,
-    schema: pl.Schema,
-    name: str,
-) -> Window:
-    if keys is None:
-        return Window()
-    if declaration.partition_expr is None:
-        raise InvalidMetadataError(
-            f"asset {name!r} was refused",
-            why="it is partitioned, and does not say which column holds the partition",
-            mend='set its metadata "partition_expr" to the name of the column',
-        )
-    return window_of(keys, context.asset_partitions_def, declaration.partition_expr, schema)

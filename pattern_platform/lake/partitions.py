@@ -84,6 +84,48 @@ def window_of(
     return Window(columns, pieces)
 
 
+def position_of(key: str, definition: dg.PartitionsDefinition | None) -> str:
+    """A text that sorts as the partitions of a definition follow each other.
+
+    Args:
+        key: Partition key.
+        definition: Time windows, which follow each other in time, or static keys, as they are listed.
+
+    Raises:
+        InvalidMetadataError: The partitions have no order.
+    """
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        start = definition.time_window_for_partition_key(key).start
+        return start.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+    if isinstance(definition, dg.StaticPartitionsDefinition):
+        return f"{definition.get_partition_keys().index(key):09}"
+    raise InvalidMetadataError(
+        "an asset whose partitions are merged in their order was refused",
+        why=f"{type(definition).__name__} has no order" if definition else "it has no partitions",
+        mend="partition it by time windows, or by static keys in their order",
+    )
+
+
+def keys_between(after: str | None, before: str, definition: dg.PartitionsDefinition) -> list[str]:
+    """The partition keys between two, without them.
+
+    Args:
+        after: :func:`position_of` the earlier; None for all keys before the later.
+        before: The later key.
+        definition: As of :func:`position_of`.
+    """
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        end = definition.time_window_for_partition_key(before).start
+        first = definition.get_first_partition_window()
+        start = dt.datetime.fromisoformat(after).replace(tzinfo=dt.UTC) if after else first and first.start
+        if start is None or start >= end:
+            return []
+        keys = definition.get_partition_keys_in_time_window(dg.TimeWindow(start, end))
+        return [key for key in keys if position_of(key, definition) != after]
+    keys = list(definition.get_partition_keys())
+    return keys[int(after) + 1 if after else 0 : keys.index(before)]
+
+
 def _bound(key: str, definition: dg.PartitionsDefinition, column: str, dtype: pl.DataType) -> Bound:
     if not key or len(key.encode()) > _MAX_KEY_BYTES or not key.isprintable():
         raise UnsafePartitionKeyError(

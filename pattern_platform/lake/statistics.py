@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from polars._typing import PolarsDataType
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -28,6 +30,11 @@ class ColumnStatistics:
     minimum: Any
     maximum: Any
     nulls: int
+
+
+def has_bounds(dtype: PolarsDataType) -> bool:
+    """Whether files are told apart by the bounds of a column: floats are not (NaN), nor what has no order."""
+    return dtype.is_integer() or dtype.base_type() in (pl.Date, pl.Datetime, pl.String)
 
 
 def footer_statistics(file: Path, schema: pl.Schema) -> tuple[int, dict[str, ColumnStatistics]]:

@@ -1,4 +1,4 @@
-"""What a clean visit is."""
+"""What a clean visit is, a clean change of a user and a clean update of a device."""
 
 from __future__ import annotations
 
@@ -51,3 +51,39 @@ class Visit(dy.Schema):
     def event_before_it_arrived(cls) -> pl.Expr:  # noqa: N805
         """An event cannot reach the log before it happened."""
         return pl.col("event_time") <= pl.col("append_time")
+
+
+class UserChange(dy.Schema):
+    """One change of a user of the blog, as change data capture delivers it: at least once, in any order."""
+
+    change_id = dy.String(primary_key=True, description="Identity of the change, the same when delivered again.")
+    op = dy.String(description="What became of the user: upsert or delete.")
+    user_id = dy.String(min_length=1, description="Who changed.")
+    sequence = dy.Int64(description="Position of the change in the source, which grows with each.")
+    changed_at = dy.Datetime(time_unit="us", time_zone="UTC", description="When the source made the change.")
+    append_time = dy.Datetime(time_unit="us", time_zone="UTC", description="When the change reached the log.")
+    login = dy.String(nullable=True, description="Login of the user; null when deleted.")
+    email = dy.String(nullable=True, description="Address of the user; null when deleted or not given.")
+    country = dy.String(nullable=True, description="Country of the user, two letters; null when deleted.")
+    plan = dy.String(nullable=True, description="What the user reads by, free or member; null when deleted.")
+
+    @dy.rule()
+    def op_is_upsert_or_delete(cls) -> pl.Expr:  # noqa: N805
+        """What else the source may do to a user, nobody here knows how to follow."""
+        return pl.col("op").is_in(["upsert", "delete"])
+
+    @dy.rule()
+    def changed_before_it_arrived(cls) -> pl.Expr:  # noqa: N805
+        """A change cannot reach the log before it was made."""
+        return pl.col("changed_at") <= pl.col("append_time")
+
+
+class DeviceUpdate(dy.Schema):
+    """A device that the blog is read on, as it is from a day on."""
+
+    day = dy.Date(primary_key=True, description="Day that the update landed for.")
+    id = dy.String(primary_key=True, description="Identity of the device.")
+    brand_name = dy.String(nullable=True, description="Brand of the device.")
+    full_name = dy.String(nullable=True, description="Name of the device with its variant.")
+    processor_brand = dy.String(nullable=True, description="Brand of its processor.")
+    is_deleted = dy.Bool(description="Whether the device is withdrawn from that day on.")

@@ -23,7 +23,7 @@ import polars as pl
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.checks import refuse_unfit
 from pattern_platform.lake.commit import Commit, commit, ready_table
-from pattern_platform.lake.files import remove_files, scan_files, write_files
+from pattern_platform.lake.files import scan_files, write_files, written_for
 from pattern_platform.lake.io_manager import DeltaIOManager, Durability
 
 if TYPE_CHECKING:
@@ -38,29 +38,28 @@ if TYPE_CHECKING:
 class DataOverwriteIOManager(DeltaIOManager):
     """Replace the run's partitions, or the whole table of an unpartitioned asset, in one commit."""
 
-    def write(self, write: Write) -> Commit:
+    def write(self, write: Write) -> list[Commit]:
         """Write the batch beside the table, then swap it in."""
         durable = self.durability is Durability.FSYNC
-        batch = write_files(
-            write.rows,
-            write.table,
-            keys=write.window.piece_keys(),
-            partition_by=write.declaration.partition_by,
-            durable=durable,
-        )
-        try:
+        with written_for(write.table) as batch:
+            batch.extend(
+                write_files(
+                    write.rows,
+                    write.table,
+                    keys=write.window.piece_keys(),
+                    partition_by=write.declaration.partition_by,
+                    durable=durable,
+                )
+            )
             refuse_unfit(batch, write)
             snapshot = ready_table(
                 write.table,
                 write.snapshot,
                 write.schema,
                 partition_by=write.declaration.partition_by,
-                properties=self.table_properties,
+                properties=self.properties,
             )
-        except BaseException:
-            remove_files(write.table, batch)
-            raise
-        return commit(
+        made = commit(
             snapshot,
             write.window,
             partial(plan, batch=batch, window=write.window, durable=durable),
@@ -69,6 +68,7 @@ class DataOverwriteIOManager(DeltaIOManager):
             app_ids=write.app_ids,
             durable=durable,
         )
+        return [made]
 
 
 def plan(snapshot: Snapshot, batch: Sequence[DataFile], window: Window, *, durable: bool = False) -> ChangeSet:
@@ -81,18 +81,27 @@ def plan(snapshot: Snapshot, batch: Sequence[DataFile], window: Window, *, durab
         durable: Whether files that the plan writes are synced to the disk.
     """
     inside, astride = window.split(snapshot.files)
-    neighbours: list[DataFile] = []
-    for file in astride.partition_by("path"):
-        rows = scan_files(snapshot.table, file, snapshot.schema, snapshot.partition_columns)
-        total, owned = rows.select(total=pl.len(), owned=window.rows.sum()).collect().row(0)
-        if owned:
-            inside = pl.concat([inside, file])
-        if 0 < owned < total:
-            neighbours += write_files(
-                rows.filter(~window.rows),
-                snapshot.table,
-                keys={},
-                partition_by=snapshot.partition_columns,
-                durable=durable,
-            )
-    return ChangeSet(add=[*batch, *neighbours], remove=inside, rewritten=neighbours)
+    with written_for(snapshot.table) as neighbours:
+        for file in astride.partition_by("path"):
+            rows = scan_files(snapshot.table, file, snapshot.schema, snapshot.partition_columns)
+            total, owned = rows.select(total=pl.len(), owned=window.rows.sum()).collect().row(0)
+            if owned:
+                inside = pl.concat([inside, file])
+            if 0 < owned < total:
+                neighbours.extend(
+                    write_files(
+                        rows.filter(~window.rows),
+                        snapshot.table,
+                        keys={},
+                        partition_by=snapshot.partition_columns,
+                        durable=durable,
+                    )
+                )
+    kept = sum(file.rows for file in neighbours)
+    return ChangeSet(
+        add=[*batch, *neighbours],
+        remove=inside,
+        written=neighbours,
+        # Files of other writers that count no rows count as empty.
+        rows={"inserted": sum(file.rows for file in batch), "deleted": int(inside["num_records"].sum()) - kept},
+    )

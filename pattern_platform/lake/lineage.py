@@ -1,0 +1,134 @@
+"""Which partition left which version of a table: commit metadata in the table's own log, and what follows from it.
+
+The record of a partition is part of the commit that merged it, so no crash comes between the two. What the log says is
+kept in mind up to a version (see ``version_table``); later commits are read one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pattern_platform.lake.commit import COMMIT_METADATA, commit_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+STATEFUL = "stateful_merger"
+
+
+@dataclass(frozen=True, order=True)
+class Record:
+    """The newest commit of a partition.
+
+    Args:
+        position: Text that sorts as the partitions follow each other.
+        partition: Partition key.
+        version: Version of the table that the commit made.
+        run_id: Run that made it.
+        recorded_at: When.
+    """
+
+    position: str
+    partition: str
+    version: int
+    run_id: str
+    recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The records of a table up to a version.
+
+    Args:
+        version: The version up to which the log has been read.
+        records: By partition key, in the order of the partitions.
+        unrecorded: Versions after the newest record in which someone else changed rows.
+    """
+
+    version: int = -1
+    records: Mapping[str, Record] = field(default_factory=dict)
+    unrecorded: tuple[int, ...] = ()
+
+    @property
+    def newest(self) -> Record | None:
+        """The record of the newest version."""
+        return max(self.records.values(), key=lambda record: record.version, default=None)
+
+    @property
+    def superseded(self) -> list[Record]:
+        """The partitions that rest on an earlier partition as it was before its replay, in their order.
+
+        A partition is current when its version is newer than those of all partitions before it.
+        """
+        found, newest = [], -1
+        for record in self.records.values():
+            if record.version < newest:
+                found.append(record)
+            newest = max(newest, record.version)
+        return found
+
+    def before(self, position: str) -> list[Record]:
+        """The records of earlier partitions, in their order."""
+        records = list(self.records.values())
+        return records[: bisect_left(records, position, key=lambda record: record.position)]
+
+    def extended(self, commits: Iterable[tuple[int, Mapping[str, Any], bool]]) -> Lineage:
+        """The lineage after later commits.
+
+        Args:
+            commits: Version, commit metadata, and whether the commit changed rows; in the order of the versions.
+        """
+        records, unrecorded, version = dict(self.records), list(self.unrecorded), self.version
+        for version, metadata, data_change in commits:
+            if metadata.get("pattern") == STATEFUL:
+                record = _record(version, metadata)
+                records[record.partition] = record
+                unrecorded.clear()
+            elif data_change:
+                unrecorded.append(version)
+        ordered = {record.partition: record for record in sorted(records.values())}
+        return replace(self, version=version, records=ordered, unrecorded=tuple(unrecorded))
+
+
+def read_commits(table: Path, after: int, to: int) -> Iterable[tuple[int, dict[str, Any], bool]]:
+    """Read commits of a log; those that were cleaned up are left out.
+
+    Args:
+        table: Directory of the table.
+        after: The version before the first.
+        to: The last version.
+
+    Returns:
+        For each its version, the platform's metadata with ``timestamp``, and whether it changed rows.
+    """
+    for version in range(after + 1, to + 1):
+        try:
+            lines = commit_path(table, version).read_text().splitlines()
+        except FileNotFoundError:
+            continue
+        actions = [json.loads(line) for line in lines if line]
+        info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        metadata = {k.removeprefix(COMMIT_METADATA): v for k, v in info.items() if k.startswith(COMMIT_METADATA)}
+        files = [action.get("add") or action.get("remove") for action in actions]
+        changed = any(file["dataChange"] for file in files if file)
+        yield version, {**metadata, "timestamp": info.get("timestamp", 0)}, changed
+
+
+def replay_commands(asset: str, partitions: Iterable[str]) -> str:
+    """The commands that replay partitions, a line each, in their order."""
+    return "\n".join(f"    dg launch --assets {asset} --partition {partition}" for partition in partitions)
+
+
+def _record(version: int, metadata: Mapping[str, Any]) -> Record:
+    return Record(
+        position=metadata["position"],
+        partition=metadata["partition"],
+        version=version,
+        run_id=metadata["run_id"],
+        recorded_at=datetime.fromtimestamp(metadata["timestamp"] / 1000, UTC),
+    )

@@ -1,0 +1,221 @@
+"""Changes by key -> a change set: only files that hold a touched key are rewritten.
+
+Files are found in three steps, each reading less than the table: by partition, by the bounds of their keys, and by
+reading the key columns alone. Rewritten files stay clustered: rows go back into the range of keys that they came from,
+and new keys join the range that holds them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import reduce
+from math import ceil
+from operator import and_
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pattern_platform.errors import DuplicateKeyInTableError
+from pattern_platform.lake.changeset import ChangeSet
+from pattern_platform.lake.files import scan_files, write_files, written_for
+from pattern_platform.lake.statistics import has_bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pattern_platform.lake.changes import Changes
+    from pattern_platform.lake.files import DataFile
+    from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.window import Window
+
+ROWS_PER_FILE = 1_000_000  # a touched key costs the rewriting of its file: 0.1 s
+MOST_ROWS = ROWS_PER_FILE * 5 // 4  # of files that are rewritten together; one that is larger by half is split
+_PATH, _STORED, _GROUP = "_path", "_stored_sequence", "_group"
+_MILLISECOND = dt.timedelta(milliseconds=1)
+
+
+def plan_merge(
+    snapshot: Snapshot, files: pl.DataFrame, changes: Changes, window: Window, *, durable: bool = False
+) -> ChangeSet:
+    """Update, insert and delete by key.
+
+    Args:
+        snapshot: The table.
+        files: The live files to merge into: those of the snapshot, or of an older version of the table.
+        changes: At most one change a key.
+        window: The rows among which keys are looked up; the whole table where keys are unique in the whole table.
+        durable: Whether files are synced to the disk.
+
+    Raises:
+        DuplicateKeyInTableError: The table holds a touched key twice.
+    """
+    inside = pl.concat(window.split(files))
+    found = _lookup(snapshot, _candidates(inside, changes), changes, window)
+    changed, ignored = _effective(changes, found)
+    upserts = (
+        changes.upserts.join(ignored, on=changes.keys, how="anti", maintain_order="left")
+        if ignored.height
+        else changes.upserts
+    )
+    touched = files.join(changed, on="path", how="semi")
+    with written_for(snapshot.table) as written:
+        groups = grouped(touched, changes.keys[0], snapshot.partition_columns)
+        for group, rows in _assigned(upserts, changed, groups, inside, changes):
+            kept = _without(snapshot, group, changed, changes) if group is not None else None
+            written.extend(_written(snapshot, kept, rows, group, changes, durable=durable))
+    deleted = changed.join(changes.upserts, on=changes.keys, how="anti").height
+    updated = changed.height - deleted
+    return ChangeSet(
+        add=written,
+        remove=touched,
+        written=written,
+        rows={
+            "inserted": upserts.height - updated,
+            "updated": updated,
+            "deleted": deleted,
+            "ignored": changes.upserts.height + changes.deletes.height - upserts.height - deleted,
+            "dropped_duplicates": changes.dropped_duplicates,
+        },
+        metadata={"files_rewritten": touched.height},
+    )
+
+
+# Which files --------------------------------------------------------------------------------------------------------
+
+
+def _candidates(files: pl.DataFrame, changes: Changes) -> pl.DataFrame:
+    """The files whose bounds allow one of the keys; unknown bounds allow every key."""
+    may_hold = []
+    for key in changes.keys:
+        values = pl.concat([changes.upserts[key], changes.deletes[key]]).unique().sort()
+        if f"min.{key}" not in files.columns or not has_bounds(values.dtype):
+            continue
+        low, high = (files[f"{bound}.{key}"].cast(values.dtype) for bound in ("min", "max"))
+        if isinstance(values.dtype, pl.Datetime):
+            high = high + _MILLISECOND  # other writers cut to milliseconds
+        unknown = low.is_null() | high.is_null()
+        may_hold.append(unknown | (values.search_sorted(high, side="right") > values.search_sorted(low, side="left")))
+    return files.filter(reduce(and_, may_hold)) if may_hold else files
+
+
+def _lookup(snapshot: Snapshot, candidates: pl.DataFrame, changes: Changes, window: Window) -> pl.DataFrame:
+    """The stored rows of changed keys: key, path of the file, and sequence. Reads these columns alone."""
+    keys, sequence = list(changes.keys), [changes.sequence] if changes.sequence else []
+    columns = list(dict.fromkeys([*keys, *sequence, *window.columns]))
+    schema = pl.Schema({c: t for c, t in snapshot.schema.items() if c in {*columns, *snapshot.partition_columns}})
+    stored = scan_files(snapshot.table, candidates, schema, snapshot.partition_columns, path_column=_PATH)
+    wanted = pl.concat([changes.upserts.select(keys), changes.deletes.select(keys)])
+    found = (
+        stored.filter(window.rows)
+        .select(*keys, _PATH, *(pl.col(c).alias(_STORED) for c in sequence))
+        .join(wanted.lazy(), on=keys)
+        .collect(engine="streaming")
+    )
+    if found.select(keys).is_duplicated().any():
+        raise DuplicateKeyInTableError(
+            f"the merge into table {snapshot.table.name!r} was refused",
+            why=f"the table holds a key of the batch more than once: {', '.join(keys)} do not identify its rows",
+            mend="declare the columns that do in merge_keys, or remove the duplicates from the table",
+        )
+    paths = candidates.select("path", (str(snapshot.table) + "/" + pl.col("path")).alias(_PATH))
+    return found.join(paths, on=_PATH).drop(_PATH)
+
+
+def _effective(changes: Changes, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The stored keys that really change, with the path of their file; and the keys whose stored row is newer."""
+    if changes.sequence is None:
+        return found, found.clear().select(changes.keys)
+    given = pl.concat([frame.select(*changes.keys, changes.sequence) for frame in (changes.upserts, changes.deletes)])
+    older = (pl.col(changes.sequence) < pl.col(_STORED)).fill_null(value=False)
+    ignored = found.join(given, on=changes.keys).filter(older).select(changes.keys)
+    return found.join(ignored, on=changes.keys, how="anti"), ignored
+
+
+# Where rows go ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that are rewritten together: neighbours by key, so that merges leave fewer small files, not more."""
+
+    files: pl.DataFrame
+    rows: int
+
+
+def grouped(touched: pl.DataFrame, key: str, partition_columns: Sequence[str]) -> list[Group]:
+    """Neighbours by key whose rows fit into one file together.
+
+    Args:
+        touched: Live files.
+        key: The column by which they are neighbours.
+        partition_columns: Physical partition columns; files of different partitions are never neighbours.
+    """
+    groups: list[Group] = []
+    order = [f"min.{c}" for c in (*partition_columns, key) if f"min.{c}" in touched.columns]
+    partition = [f"min.{c}" for c in partition_columns]
+    for file in touched.sort(order).partition_by("path", maintain_order=True) if order else [touched]:
+        rows = int(file["num_records"].fill_null(ROWS_PER_FILE).sum())
+        last = groups[-1] if groups else None
+        if last and last.rows + rows <= MOST_ROWS and last.files[-1].select(partition).equals(file.select(partition)):
+            groups[-1] = Group(pl.concat([last.files, file]), last.rows + rows)
+        elif file.height:
+            groups.append(Group(file, rows))
+    return groups
+
+
+def _assigned(
+    upserts: pl.DataFrame, changed: pl.DataFrame, groups: list[Group], live: pl.DataFrame, changes: Changes
+) -> Iterator[tuple[Group | None, pl.DataFrame]]:
+    """The rows that each group takes in, and those that go into files of their own."""
+    paths = {path: number for number, group in enumerate(groups) for path in group.files["path"]}
+    updated = changed.select(*changes.keys, pl.col("path").replace_strict(paths, return_dtype=pl.Int64).alias(_GROUP))
+    placed = upserts.join(updated, on=changes.keys, how="left", maintain_order="left")
+    for number, group in enumerate(groups):
+        joins = (pl.col(_GROUP) == number).fill_null(value=False)
+        new = pl.col(_GROUP).is_null() & _in_range(group, live, changes.keys[0])
+        yield group, placed.filter(joins | new).drop(_GROUP)
+        placed = placed.filter(~(joins | new))
+    if placed.height:
+        yield None, placed.drop(_GROUP)
+
+
+def _in_range(group: Group, live: pl.DataFrame, key: str) -> pl.Expr:
+    """Whether a new key is in the range of a group; the first and the last range of the live files are open."""
+    low, high = f"min.{key}", f"max.{key}"
+    if low not in live.columns or group.files.select(pl.col(low, high).null_count().sum()).row(0) != (0, 0):
+        return pl.lit(value=False)
+    start, end = group.files[low].min(), group.files[high].max()
+    above = pl.lit(value=True) if start == live[low].min() else pl.col(key) >= start
+    below = pl.lit(value=True) if end == live[high].max() else pl.col(key) <= end
+    return above & below
+
+
+def _without(snapshot: Snapshot, group: Group, changed: pl.DataFrame, changes: Changes) -> pl.LazyFrame:
+    rows = scan_files(snapshot.table, group.files, snapshot.schema, snapshot.partition_columns)
+    gone = changed.join(group.files, on="path", how="semi").select(changes.keys)
+    return rows.join(gone.lazy(), on=changes.keys, how="anti", maintain_order="left")
+
+
+def _written(
+    snapshot: Snapshot,
+    kept: pl.LazyFrame | None,
+    rows: pl.DataFrame,
+    group: Group | None,
+    changes: Changes,
+    *,
+    durable: bool,
+) -> list[DataFile]:
+    total = rows.height + (group.rows if group else 0)
+    files = max(1, round(total / ROWS_PER_FILE))
+    frame = pl.concat([*([kept] if kept is not None else []), rows.lazy()])
+    if kept is None or files > 1:
+        frame = frame.sort(changes.keys)  # so that the files cover ranges of keys that do not overlap
+    return write_files(
+        frame,
+        snapshot.table,
+        keys={},
+        partition_by=snapshot.partition_columns,
+        max_rows=max(1, ceil(total / files)),
+        durable=durable,
+    )

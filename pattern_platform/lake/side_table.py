@@ -1,0 +1,47 @@
+"""Tables that the platform keeps beside a data table, such as its version table and its quarantine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pattern_platform.lake.changeset import ChangeSet
+from pattern_platform.lake.commit import checkpoint_if_due, commit, ready_table
+from pattern_platform.lake.files import write_files, written_for
+from pattern_platform.lake.snapshot import open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.window import Window
+
+
+def replace_rows(
+    table: Path, rows: pl.DataFrame, window: Window, *, metadata: Mapping[str, object], partition_by: Sequence[str] = ()
+) -> None:
+    """Replace the rows of a window, in one commit.
+
+    Args:
+        table: Directory of the table; it is made, and gets new columns, as the rows ask for.
+        rows: The rows, with types that Delta Lake stores.
+        window: Which rows they replace: all, or those of some physical partitions.
+        metadata: Kept in the commit.
+        partition_by: Physical partition columns.
+    """
+    snapshot = open_table(table)
+    schema = {**snapshot.schema, **rows.schema} if snapshot else rows.schema
+    complete = rows.lazy().select(
+        pl.col(c) if c in rows.columns else pl.lit(None, dtype=t).alias(c) for c, t in schema.items()
+    )
+    with written_for(table) as batch:
+        batch.extend(write_files(complete, table, keys={}, partition_by=partition_by))
+        snapshot = ready_table(table, snapshot, pl.Schema(schema), partition_by=partition_by, properties={})
+
+    def plan(current: Snapshot) -> ChangeSet:
+        inside, _ = window.split(current.files)
+        return ChangeSet(add=batch, remove=inside)
+
+    checkpoint_if_due(commit(snapshot, window, plan, batch=batch, metadata=metadata))

@@ -1,0 +1,134 @@
+"""The version table ``<table>__versions``: the lineage of a table as a Delta table beside it.
+
+It is rebuilt from the commits of the data table whenever the two differ: when it was made from an earlier version, from
+another table, or when someone else wrote it last. So it can be lost, or lag behind, and nothing is lost with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pattern_platform.errors import MissingTableError, UnsupportedStorageError
+from pattern_platform.lake.lineage import Lineage, Record, read_commits
+from pattern_platform.lake.side_table import replace_rows
+from pattern_platform.lake.snapshot import open_table
+from pattern_platform.lake.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pattern_platform.lake.snapshot import Snapshot
+
+SUFFIX = "__versions"
+COLUMNS = ("execution_time", "table_version", "status", "run_id", "recorded_at")
+_SCHEMA = pl.Schema(
+    {
+        "execution_time": pl.String,
+        "table_version": pl.Int64,
+        "status": pl.String,
+        "run_id": pl.String,
+        "recorded_at": pl.Datetime("us", "UTC"),
+        "position": pl.String,
+    }
+)
+
+
+def read_version_table(table_uri: str, storage_options: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """The versions that the partitions of a stateful merger left, in the order of the partitions.
+
+    Args:
+        table_uri: The data table, as in its metadata ``dagster/uri``.
+        storage_options: None: tables are on local and mounted file systems.
+
+    Returns:
+        A row for each partition: ``execution_time`` (the partition key), ``table_version``, ``status`` (``current``, or
+        ``superseded`` where an earlier partition was replayed since), ``run_id``, ``recorded_at``.
+
+    Raises:
+        MissingTableError: There is no table.
+        UnsupportedStorageError: The table is on an object store.
+    """
+    path = table_uri.removeprefix("file://")
+    if "://" in path or storage_options:
+        raise UnsupportedStorageError(
+            f"table {table_uri!r} was refused",
+            why="this version reads local and mounted file systems only",
+            mend="give the path of the table, without storage options",
+        )
+    snapshot = open_table(Path(path.removesuffix(SUFFIX)).absolute())
+    if snapshot is None:
+        raise MissingTableError(
+            f"the version table of {table_uri!r} was refused",
+            why="there is no such table",
+            mend="materialize its first partition, or give the path of the data table",
+        )
+    return version_frame(read_lineage(snapshot)).select(COLUMNS)
+
+
+def version_table_of(table: Path) -> Path:
+    """Directory of the version table."""
+    return table.with_name(table.name + SUFFIX)
+
+
+def read_lineage(snapshot: Snapshot) -> Lineage:
+    """The lineage of a table up to a snapshot: what the version table holds, then the commits after it."""
+    known = _recorded(snapshot)
+    return known.extended(read_commits(snapshot.table, known.version, snapshot.version))
+
+
+def write_version_table(table: Path) -> Lineage:
+    """Bring the version table in line with the data table, where it is not.
+
+    Args:
+        table: Directory of the data table.
+
+    Returns:
+        What it holds then.
+    """
+    snapshot = open_table(table)
+    if snapshot is None:
+        return Lineage()
+    known = _recorded(snapshot)
+    lineage = known.extended(read_commits(table, known.version, snapshot.version))
+    if lineage != known:
+        rows = version_frame(lineage)
+        about = {"of": snapshot.table_id, "version": lineage.version, "unrecorded": list(lineage.unrecorded)}
+        replace_rows(version_table_of(table), rows, Window(), metadata={"pattern": "version_table", **about})
+    return lineage
+
+
+def version_frame(lineage: Lineage) -> pl.DataFrame:
+    """A lineage as rows of the version table, in the order of the partitions."""
+    superseded = {record.partition for record in lineage.superseded}
+    rows = [
+        (
+            r.partition,
+            r.version,
+            "superseded" if r.partition in superseded else "current",
+            r.run_id,
+            r.recorded_at,
+            r.position,
+        )
+        for r in lineage.records.values()
+    ]
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+
+def _recorded(snapshot: Snapshot) -> Lineage:
+    """The lineage as the version table has it; an empty one where it is not this table's, or not the platform's."""
+    versions = open_table(version_table_of(snapshot.table))
+    if versions is None:
+        return Lineage()
+    written = list(read_commits(versions.table, versions.version - 1, versions.version))
+    about = written[0][1] if written else {}
+    if about.get("of") != snapshot.table_id or about["version"] > snapshot.version:
+        return Lineage()
+    rows = versions.scan(Window()).sort("position").collect()
+    records = (
+        Record(r["position"], r["execution_time"], r["table_version"], r["run_id"], r["recorded_at"])
+        for r in rows.iter_rows(named=True)
+    )
+    return Lineage(about["version"], {record.partition: record for record in records}, tuple(about["unrecorded"]))

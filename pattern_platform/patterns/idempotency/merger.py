@@ -1,0 +1,140 @@
+"""Merger: a run brings changes, and each updates, inserts or deletes the row with its key.
+
+Problem: a data set arrives as changes, not whole, so a run cannot replace a partition; and a rerun must neither repeat
+its inserts nor lose what the batch does not mention.
+
+Guarantee: after the run the table holds every upsert of the batch by its key and no row that the batch soft-deletes;
+rows without a change stay as they are. One commit a batch; a single run over several partitions merges them in order,
+one commit each, where ``partition_expr`` tells their rows apart. The same batch again leaves the same table. With
+``sequence_by`` the highest sequence of a key wins in the batch, and a stored row outlasts an older change.
+
+Limits: the batch is held in memory, the table is not. Replaying *old* batches passes the table through states that it
+never had: a deleted row comes back until its delete is replayed, and stays if it is not (see ``stateful_merger``). A
+deleted key is forgotten with its sequence. A key is unique in the whole table; with ``partition_by`` on the partition
+column it is unique within its partition, and only that partition is read.
+
+Shown by: ``clean/users`` (hourly changes of the blog's users).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import polars as pl
+
+from pattern_platform.lake.changes import changes_of, refuse_declaration
+from pattern_platform.lake.checks import refuse_nulls, refuse_outside
+from pattern_platform.lake.commit import Commit, commit, ready_table
+from pattern_platform.lake.declarations import MergerDeclaration, TableDeclaration
+from pattern_platform.lake.io_manager import DeltaIOManager, Durability
+from pattern_platform.lake.merge import plan_merge
+from pattern_platform.lake.partitions import position_of
+from pattern_platform.lake.side_table import replace_rows
+from pattern_platform.lake.snapshot import open_table
+from pattern_platform.lake.window import Bound, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pattern_platform.lake.changes import Changes
+    from pattern_platform.lake.changeset import ChangeSet
+    from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.write import Write
+
+QUARANTINE_SUFFIX = "__quarantine"
+_PARTITION, _RUN = "_partition", "_run_id"
+
+
+class MergerIOManager(DeltaIOManager):
+    """Upsert and soft-delete by ``merge_keys``."""
+
+    declaration: ClassVar[type[TableDeclaration]] = MergerDeclaration
+    needs_partition_expr: ClassVar[bool] = False
+
+    def write(self, write: Write) -> list[Commit]:
+        """Check the whole batch, set its bad rows aside, then merge it, partition by partition."""
+        declared = cast("MergerDeclaration", write.declaration)
+        refuse_declaration(declared, write.rows.collect_schema(), write.name)
+        batch = write.rows.collect(engine="streaming")
+        if not write.rows_are_checked:
+            refuse_outside(batch.lazy(), write.window)
+        parts = []
+        for part, rows in _parts(write, batch):
+            changes, bad = changes_of(rows, declared)
+            refuse_nulls(changes.upserts, write.snapshot.required if write.snapshot else frozenset())
+            parts.append((part, changes, bad))
+        if declared.bad_rows == "quarantine":
+            for part, _, bad in parts:
+                _quarantine(part, bad)
+        commits: list[Commit] = []
+        for part, changes, bad in parts:
+            snapshot = ready_table(
+                write.table,
+                open_table(write.table) if commits else write.snapshot,
+                write.schema,
+                partition_by=declared.partition_by,
+                properties=self.properties,
+            )
+            commits.append(self.merge(part, snapshot, changes, {"quarantined": bad.height}))
+        return commits
+
+    def merge(self, write: Write, snapshot: Snapshot, changes: Changes, rows: Mapping[str, int]) -> Commit:
+        """Commit the changes of one partition, or of an asset without partitions."""
+        durable = self.durability is Durability.FSYNC
+        window = bounds(write)
+
+        def plan(current: Snapshot) -> ChangeSet:
+            merged = plan_merge(current, current.files, changes, window, durable=durable)
+            return replace(merged, rows={**merged.rows, **rows})
+
+        return commit(
+            snapshot,
+            window,
+            plan,
+            metadata={"pattern": "merger", **write.metadata},
+            app_ids=write.app_ids,
+            durable=durable,
+        )
+
+    def counted(self, write: Write, commits: Sequence[Commit]) -> dict[str, Any]:
+        """What became of the changes; the rows are those of the whole table, a run owns none of them."""
+        metadata = super().counted(write, commits)
+        metadata.pop("dagster/partition_row_count", None)
+        rewritten = sum(cast("int", commit.change_set.metadata["files_rewritten"]) for commit in commits)
+        return {**metadata, "dagster/row_count": commits[-1].rows, "delta/files_rewritten": rewritten}
+
+
+def bounds(write: Write) -> Window:
+    """The rows among which a key is unique: its physical partition, where the run's partition is one."""
+    return write.window if set(write.window.columns) <= set(write.declaration.partition_by) else Window()
+
+
+def _parts(write: Write, batch: pl.DataFrame) -> Iterator[tuple[Write, pl.DataFrame]]:
+    """The batch of each partition, in the order of the partitions; one batch where no column tells them apart."""
+    if write.window.is_whole_table or write.keys is None:
+        yield write, batch
+        return
+    for key in sorted(write.keys, key=partial(position_of, definition=write.definition)):
+        window = Window(write.window.columns, {key: write.window.pieces[key]})
+        yield (
+            replace(write, keys=[key], window=window, metadata={**write.metadata, "partition_keys": [key]}),
+            batch.filter(window.rows) if len(write.keys) > 1 else batch,
+        )
+
+
+def _quarantine(write: Write, bad: pl.DataFrame) -> None:
+    """Replace what an earlier run of the partition set aside; without partitions every run is one of its own."""
+    table = write.table.with_name(write.table.name + QUARANTINE_SUFFIX)
+    if bad.is_empty() and open_table(table) is None:
+        return
+    keys = write.keys or [str(write.metadata["run_id"])]
+    partition = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
+    replace_rows(
+        table,
+        bad.with_columns(pl.lit(partition).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)),
+        Window({_PARTITION: pl.String()}, {key: (Bound(key),) for key in {*keys, partition}}),
+        metadata={"pattern": "quarantine", **write.metadata},
+        partition_by=[_PARTITION],
+    )
