@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
 
@@ -107,6 +108,33 @@ def demo(
     from pattern_platform.demo import run_demo  # noqa: PLC0415 - Dagster takes a second to import
 
     raise typer.Exit(run_demo(console, land=parse_hour(land) if land else None))
+
+
+@app.command()
+def versions(
+    asset: Annotated[str, typer.Argument(help="Key of an asset that a stateful merger stores, as `clean/devices`.")],
+) -> None:
+    """Show which partition left which version of a table, and what waits for its replay.
+
+    Example: `pattern-platform versions clean/devices`
+    """
+    from pattern_platform.errors import PatternPlatformError  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.lake.lineage import replay_commands  # noqa: PLC0415
+    from pattern_platform.lake.version_table import read_version_table  # noqa: PLC0415
+
+    try:
+        found = read_version_table(str(Settings().lake.joinpath(*asset.split("/"))))
+    except PatternPlatformError as error:
+        console.print(f"[red]refused[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    table = Table(*found.columns, title=asset)
+    for row in found.iter_rows():
+        table.add_row(*map(str, row), style="yellow" if row[2] == "superseded" else None)
+    console.print(table)
+    if superseded := found.filter(status="superseded")["execution_time"].to_list():
+        console.print(
+            f"[yellow]superseded[/], replay in this order:\n{replay_commands(asset, superseded)}", soft_wrap=True
+        )
 
 
 def parse_hour(text: str) -> datetime:

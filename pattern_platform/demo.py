@@ -17,8 +17,10 @@ from pattern_platform.definitions import defs
 from pattern_platform.errors import FileNotArrivedError
 from pattern_platform.flights import assets as flights
 from pattern_platform.lake.snapshot import open_table
+from pattern_platform.lake.version_table import read_version_table
 from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
 from pattern_platform.visits import assets as visits
+from pattern_platform.visits import device_updates, devices, users
 from pattern_platform.visits.generator import rows_in_hour, write_hour
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _CUBE = visits.visits_cube.key
 _INGESTED = [spec.key for definition in visits.ASSETS for spec in definition.specs if spec.key != _CUBE]
 _FLIGHTS = [spec.key for definition in flights.ASSETS for spec in definition.specs]
-
+_USERS = [spec.key for definition in users.ASSETS for spec in definition.specs]
+_DEVICES = [spec.key for definition in devices.ASSETS for spec in definition.specs]
 
 _EVERYTHING = defs.resolve_implicit_global_asset_job_def()
 
@@ -93,6 +96,10 @@ def run_demo(console: Console, *, land: datetime | None) -> int:
             report.add(_run(instance, [_CUBE], day), day)
         for day in _tracked(progress, report, _FLIGHTS, flight_days):
             report.add(_run(instance, _FLIGHTS, day), day)
+        if not land:
+            for day in _tracked(progress, report, _USERS, days, each=24):
+                report.add(_run_hours(instance, _USERS, day), day)
+            _correct_devices(console, progress, report, instance, settings)
     console.print(_table(report, settings))
     for failure in report.failures:
         console.print(f"[red]failed[/] {failure}")
@@ -119,6 +126,39 @@ def _run(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], partition:
     )
 
 
+def _run_hours(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], day: str) -> dg.ExecuteInProcessResult:
+    """All hours of a day in one run, as a backfill of a single run does."""
+    hours = visits.HOURS.get_partition_keys_in_time_window(visits.DAYS.time_window_for_partition_key(day))
+    return _EVERYTHING.execute_in_process(
+        asset_selection=list(assets),
+        tags={"dagster/asset_partition_range_start": hours[0], "dagster/asset_partition_range_end": hours[-1]},
+        instance=instance,
+        raise_on_error=False,
+        run_config=_QUIET,
+    )
+
+
+def _correct_devices(
+    console: Console, progress: Progress, report: _Report, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    """Merge every day, then a correction of one in the middle, then replay the days that it superseded."""
+    device_updates.write_days(settings.landing)
+    days = [day.isoformat() for day in device_updates.DAYS]
+    for day in _tracked(progress, report, _DEVICES, days):
+        report.add(_run(instance, _DEVICES, day), day)
+    corrected = device_updates.CORRECTED_DAY.isoformat()
+    device_updates.write_correction(settings.landing)
+    report.add(_run(instance, _DEVICES, corrected), corrected)
+    table = str(settings.lake.joinpath(*devices.devices.key.path))
+    superseded = read_version_table(table).filter(status="superseded")["execution_time"].to_list()
+    console.print(f"{corrected} of clean/devices was corrected: {', '.join(superseded)} are superseded, and replayed")
+    for day in superseded:
+        report.add(_run(instance, [devices.devices.key, devices.VERSIONS.key], day), day)
+    versions = read_version_table(table)
+    shown = ", ".join(f"{day} v{version}" for day, version in versions.select(versions.columns[:2]).iter_rows())
+    console.print(f"versions of clean/devices: {shown}", soft_wrap=True)
+
+
 def _missing_hours(day: str, landed: set[str]) -> list[str]:
     window = visits.DAYS.time_window_for_partition_key(day)
     return [hour for hour in visits.HOURS.get_partition_keys_in_time_window(window) if hour not in landed]
@@ -130,10 +170,10 @@ def _progress(console: Console) -> Progress:
 
 
 def _tracked(
-    progress: Progress, report: _Report, assets: Sequence[dg.AssetKey], partitions: Sequence[str]
+    progress: Progress, report: _Report, assets: Sequence[dg.AssetKey], partitions: Sequence[str], *, each: int = 1
 ) -> Iterator[str]:
-    """The partitions, with a bar for each asset that grows as it is materialized."""
-    bars = {key: progress.add_task(key.to_user_string(), total=len(partitions)) for key in assets}
+    """The partitions, with a bar for each asset that grows as it is materialized, ``each`` times a partition."""
+    bars = {key: progress.add_task(key.to_user_string(), total=len(partitions) * each) for key in assets}
     for partition in partitions:
         yield partition
         for key, bar in bars.items():
@@ -144,7 +184,7 @@ def _table(report: _Report, settings: Settings) -> Table:
     table = Table("asset", "partitions", "rows", "checks passed", "seconds", title="What is in the lake")
     for column in table.columns[1:]:
         column.justify = "right"
-    for key in (*_INGESTED, _CUBE, *_FLIGHTS):
+    for key in (*_INGESTED, _CUBE, *_FLIGHTS, *_USERS, *_DEVICES):
         snapshot = open_table(settings.lake.joinpath(*key.path))
         rows = int(snapshot.files["num_records"].sum()) if snapshot else 0
         checks = f"{report.passed[key]} of {report.checks[key]}" if report.checks[key] else "-"

@@ -63,8 +63,11 @@ def test_the_library_uses_no_private_dagster_and_reads_no_sample() -> None:
 def test_every_public_name_is_exported() -> None:
     assert set(pattern_platform.__all__) == {
         "DataOverwriteIOManager",
+        "MergerIOManager",
         "PatternPlatformError",
+        "StatefulMergerIOManager",
         "aligned_fan_in",
+        "read_version_table",
         "validate_definitions",
     }
     assert all(hasattr(pattern_platform, name) for name in pattern_platform.__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import polars as pl
 
@@ -13,7 +14,7 @@ from pattern_platform.lake.checks import listed
 if TYPE_CHECKING:
     from pattern_platform.lake.declarations import MergerDeclaration
 
-REASON = "_reason"
+REASON = f"_reason_{uuid4().hex}"  # a name that no column of a table has
 _NULL = "null in {}"
 _DUPLICATE = "another row of the batch has the same key, and nothing says which is the last"
 
@@ -71,8 +72,8 @@ def changes_of(batch: pl.DataFrame, declaration: MergerDeclaration) -> tuple[Cha
         declaration: What the asset declares.
 
     Returns:
-        The changes; and the bad rows, with a column ``_reason``: without key, sequence or flag, or several that nothing
-        orders.
+        The changes; and the bad rows, with a column :data:`REASON`: those without key, sequence or flag, and
+        those of one key that nothing orders.
 
     Raises:
         NullKeyError: There are bad rows of the first kind, and the asset refuses them.

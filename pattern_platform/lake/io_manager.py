@@ -33,7 +33,7 @@ from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.partitions import window_of
-from pattern_platform.lake.schema import casts_to, column_schema, stored_schema
+from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
 from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
 from pattern_platform.lake.window import Window
 from pattern_platform.lake.write import Write
@@ -85,6 +85,28 @@ class DeltaIOManager(dg.ConfigurableIOManager):
     def after_commit(self, context: dg.OutputContext, write: Write, commits: Sequence[Commit]) -> None:
         """What a pattern adds to a write, to its metadata and to its log, once it is part of the table."""
 
+    def refuse_spec(self, spec: dg.AssetSpec) -> None:
+        """Refuse an asset that this IO manager could not store, by its declaration alone.
+
+        Raises:
+            InvalidMetadataError: Metadata is missing, mistyped or contradicts the partitions.
+            UnsafeAssetKeyError: As :meth:`table_path`.
+        """
+        self.table_path(spec.key)
+        name = spec.key.to_user_string()
+        declaration = parse(self.declaration, spec.metadata, of=f"asset {name!r}")
+        if spec.partitions_def is None or (declaration.partition_expr is None and not self.needs_partition_expr):
+            return
+        if declaration.partition_expr is None:
+            raise _without_partition_expr(name)
+        multiple = isinstance(spec.partitions_def, dg.MultiPartitionsDefinition)
+        if multiple == isinstance(declaration.partition_expr, str):
+            raise InvalidMetadataError(
+                f'metadata "partition_expr" of asset {name!r} was refused',
+                why="an asset with several partition dimensions maps each to a column, any other names one column",
+                mend=f"see {type(spec.partitions_def).__name__} of the asset, and declare its columns",
+            )
+
     def table_path(self, key: dg.AssetKey) -> Path:
         """Directory of an asset's table.
 
@@ -133,6 +155,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         else:
             _refuse_around(table, name)
         given = rows.collect_schema()
+        refuse_missing(declaration.not_stored, given)
         stored = pl.Schema({c: t for c, t in given.items() if c not in declaration.not_stored})
         schema = snapshot.schema if snapshot else stored_schema(stored)
         casts, added = casts_to(schema, stored, declaration.schema_evolution)
@@ -248,12 +271,16 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if keys is None or (declaration.partition_expr is None and not self.needs_partition_expr):
             return Window()
         if declaration.partition_expr is None:
-            raise InvalidMetadataError(
-                f"asset {name!r} was refused",
-                why="it is partitioned, and does not say which column holds the partition",
-                mend='set its metadata "partition_expr" to the name of the column',
-            )
+            raise _without_partition_expr(name)
         return window_of(keys, context.asset_partitions_def, declaration.partition_expr, schema)
+
+
+def _without_partition_expr(name: str) -> InvalidMetadataError:
+    return InvalidMetadataError(
+        f"asset {name!r} was refused",
+        why="it is partitioned, and does not say which column holds the partition",
+        mend='set its metadata "partition_expr" to the name of the column',
+    )
 
 
 def _refuse_around(table: Path, name: str) -> None:

@@ -48,11 +48,17 @@ class Lineage:
         version: The version up to which the log has been read.
         records: By partition key, in the order of the partitions.
         unrecorded: Versions after the newest record in which someone else changed rows.
+        tip: Identity of the last commit that was read: a table that was put back from a copy has another there.
+        root: What the first partition was merged into: a version, or None for the empty table.
+        root_known: Whether that is known; it is not where the log was cleaned up before it was read.
     """
 
     version: int = -1
     records: Mapping[str, Record] = field(default_factory=dict)
     unrecorded: tuple[int, ...] = ()
+    tip: str = ""
+    root: int | None = None
+    root_known: bool = False
 
     @property
     def newest(self) -> Record | None:
@@ -83,16 +89,24 @@ class Lineage:
         Args:
             commits: Version, commit metadata, and whether the commit changed rows; in the order of the versions.
         """
-        records, unrecorded, version = dict(self.records), list(self.unrecorded), self.version
+        records, unrecorded, latest = dict(self.records), list(self.unrecorded), self
         for version, metadata, data_change in commits:
+            latest = replace(latest, version=version, tip=tip_of(metadata))
             if metadata.get("pattern") == STATEFUL:
                 record = _record(version, metadata)
                 records[record.partition] = record
                 unrecorded.clear()
+                if metadata["previous"] is None:
+                    latest = replace(latest, root=metadata["base"], root_known=True)
             elif data_change:
                 unrecorded.append(version)
         ordered = {record.partition: record for record in sorted(records.values())}
-        return replace(self, version=version, records=ordered, unrecorded=tuple(unrecorded))
+        return replace(latest, records=ordered, unrecorded=tuple(unrecorded))
+
+
+def tip_of(metadata: Mapping[str, Any]) -> str:
+    """Identity of a commit, from its metadata."""
+    return f"{metadata['timestamp']} {metadata.get('commit_id', '')}"
 
 
 def read_commits(table: Path, after: int, to: int) -> Iterable[tuple[int, dict[str, Any], bool]]:

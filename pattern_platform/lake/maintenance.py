@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from pattern_platform.lake.snapshot import Snapshot
 
+_ORPHAN = pl.Schema({"path": pl.String, "size_bytes": pl.Int64, "modified": pl.Datetime("us", "UTC")})
+
 
 def compact(table: Path, *, sort_by: Sequence[str] = (), durable: bool = False) -> list[Commit]:
     """Rewrite small files as fewer larger ones; no row changes, and readers of changes see none.
@@ -119,19 +121,19 @@ def orphans(table: Path, *, older_than: timedelta) -> pl.DataFrame:
     Returns:
         A row for each file: ``path`` below the table, ``size_bytes``, ``modified`` in UTC.
     """
-    schema = {"path": pl.String, "size_bytes": pl.Int64, "modified": pl.Datetime("us", "UTC")}
+    rows: list[tuple[str, int, datetime]] = []
     snapshot = open_table(table)
     if snapshot is None:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(rows, schema=_ORPHAN, orient="row")
     named = set(_vacuum(snapshot, retention_hours=0, dry_run=True, keep=False))
     known = _vacuum(snapshot, retention_hours=0, dry_run=True, full=True, keep=False)
-    rows = []
+    before = datetime.now(UTC) - older_than
     for path in sorted(set(known) - named):
         with suppress(FileNotFoundError):  # its run has just given up
             found = (table / path).stat()
-            rows.append((path, found.st_size, int(found.st_mtime * 1_000_000)))
-    found = pl.DataFrame(rows, schema={**schema, "modified": pl.Int64}, orient="row").cast(schema)
-    return found.filter(pl.col("modified") < pl.lit(datetime.now(UTC) - older_than))
+            modified = datetime.fromtimestamp(found.st_mtime, UTC)
+            rows += [(path, found.st_size, modified)] if modified < before else []
+    return pl.DataFrame(rows, schema=_ORPHAN, orient="row")
 
 
 def _next_group(snapshot: Snapshot, sort_by: Sequence[str]) -> pl.DataFrame | None:

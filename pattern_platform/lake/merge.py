@@ -13,6 +13,7 @@ from functools import reduce
 from math import ceil
 from operator import and_
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import polars as pl
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_FILE = 1_000_000  # a touched key costs the rewriting of its file: 0.1 s
 MOST_ROWS = ROWS_PER_FILE * 5 // 4  # of files that are rewritten together; one that is larger by half is split
-_PATH, _STORED, _GROUP = "_path", "_stored_sequence", "_group"
+# Names that no column of a table has.
+_PATH, _FILE, _STORED, _GROUP = (f"_{name}_{uuid4().hex}" for name in ("path", "file", "stored", "group"))
 _MILLISECOND = dt.timedelta(milliseconds=1)
 
 
@@ -58,12 +60,11 @@ def plan_merge(
         if ignored.height
         else changes.upserts
     )
-    touched = files.join(changed, on="path", how="semi")
+    touched = files.join(changed, left_on="path", right_on=_FILE, how="semi")
     with written_for(snapshot.table) as written:
         groups = grouped(touched, changes.keys[0], snapshot.partition_columns)
         for group, rows in _assigned(upserts, changed, groups, inside, changes):
-            kept = _without(snapshot, group, changed, changes) if group is not None else None
-            written.extend(_written(snapshot, kept, rows, group, changes, durable=durable))
+            written.extend(_written(snapshot, group, rows, changed, changes, durable=durable))
     deleted = changed.join(changes.upserts, on=changes.keys, how="anti").height
     updated = changed.height - deleted
     return ChangeSet(
@@ -102,9 +103,7 @@ def _candidates(files: pl.DataFrame, changes: Changes) -> pl.DataFrame:
 def _lookup(snapshot: Snapshot, candidates: pl.DataFrame, changes: Changes, window: Window) -> pl.DataFrame:
     """The stored rows of changed keys: key, path of the file, and sequence. Reads these columns alone."""
     keys, sequence = list(changes.keys), [changes.sequence] if changes.sequence else []
-    columns = list(dict.fromkeys([*keys, *sequence, *window.columns]))
-    schema = pl.Schema({c: t for c, t in snapshot.schema.items() if c in {*columns, *snapshot.partition_columns}})
-    stored = scan_files(snapshot.table, candidates, schema, snapshot.partition_columns, path_column=_PATH)
+    stored = scan_files(snapshot.table, candidates, snapshot.schema, snapshot.partition_columns, path_column=_PATH)
     wanted = pl.concat([changes.upserts.select(keys), changes.deletes.select(keys)])
     found = (
         stored.filter(window.rows)
@@ -118,7 +117,7 @@ def _lookup(snapshot: Snapshot, candidates: pl.DataFrame, changes: Changes, wind
             why=f"the table holds a key of the batch more than once: {', '.join(keys)} do not identify its rows",
             mend="declare the columns that do in merge_keys, or remove the duplicates from the table",
         )
-    paths = candidates.select("path", (str(snapshot.table) + "/" + pl.col("path")).alias(_PATH))
+    paths = candidates.select(pl.col("path").alias(_FILE), (str(snapshot.table) + "/" + pl.col("path")).alias(_PATH))
     return found.join(paths, on=_PATH).drop(_PATH)
 
 
@@ -169,7 +168,7 @@ def _assigned(
 ) -> Iterator[tuple[Group | None, pl.DataFrame]]:
     """The rows that each group takes in, and those that go into files of their own."""
     paths = {path: number for number, group in enumerate(groups) for path in group.files["path"]}
-    updated = changed.select(*changes.keys, pl.col("path").replace_strict(paths, return_dtype=pl.Int64).alias(_GROUP))
+    updated = changed.select(*changes.keys, pl.col(_FILE).replace_strict(paths, return_dtype=pl.Int64).alias(_GROUP))
     placed = upserts.join(updated, on=changes.keys, how="left", maintain_order="left")
     for number, group in enumerate(groups):
         joins = (pl.col(_GROUP) == number).fill_null(value=False)
@@ -191,25 +190,24 @@ def _in_range(group: Group, live: pl.DataFrame, key: str) -> pl.Expr:
     return above & below
 
 
-def _without(snapshot: Snapshot, group: Group, changed: pl.DataFrame, changes: Changes) -> pl.LazyFrame:
-    rows = scan_files(snapshot.table, group.files, snapshot.schema, snapshot.partition_columns)
-    gone = changed.join(group.files, on="path", how="semi").select(changes.keys)
-    return rows.join(gone.lazy(), on=changes.keys, how="anti", maintain_order="left")
-
-
 def _written(
     snapshot: Snapshot,
-    kept: pl.LazyFrame | None,
-    rows: pl.DataFrame,
     group: Group | None,
+    rows: pl.DataFrame,
+    changed: pl.DataFrame,
     changes: Changes,
     *,
     durable: bool,
 ) -> list[DataFile]:
-    total = rows.height + (group.rows if group else 0)
+    """Write the rows of a group that did not change, and the rows that it takes in."""
+    frame, total = rows.lazy(), rows.height
+    if group:
+        gone = changed.join(group.files, left_on=_FILE, right_on="path", how="semi").select(changes.keys)
+        before = scan_files(snapshot.table, group.files, snapshot.schema, snapshot.partition_columns)
+        kept = before.join(gone.lazy(), on=changes.keys, how="anti", maintain_order="left")
+        frame, total = pl.concat([kept, frame]), total + group.rows - gone.height
     files = max(1, round(total / ROWS_PER_FILE))
-    frame = pl.concat([*([kept] if kept is not None else []), rows.lazy()])
-    if kept is None or files > 1:
+    if group is None or files > 1:
         frame = frame.sort(changes.keys)  # so that the files cover ranges of keys that do not overlap
     return write_files(
         frame,

@@ -84,26 +84,26 @@ def window_of(
     return Window(columns, pieces)
 
 
-def position_of(key: str, definition: dg.PartitionsDefinition | None) -> str:
-    """A text that sorts as the partitions of a definition follow each other.
-
-    Args:
-        key: Partition key.
-        definition: Time windows, which follow each other in time, or static keys, as they are listed.
+def refuse_unordered(definition: dg.PartitionsDefinition | None) -> None:
+    """Refuse partitions that do not follow each other.
 
     Raises:
-        InvalidMetadataError: The partitions have no order.
+        InvalidMetadataError: They are neither time windows nor static keys, or there are none.
     """
+    if not isinstance(definition, dg.TimeWindowPartitionsDefinition | dg.StaticPartitionsDefinition):
+        raise InvalidMetadataError(
+            "an asset whose partitions are merged in their order was refused",
+            why=f"{type(definition).__name__} has no order" if definition else "it has no partitions",
+            mend="partition it by time windows, or by static keys in their order",
+        )
+
+
+def position_of(key: str, definition: dg.PartitionsDefinition) -> str:
+    """A text that sorts as the partitions of a definition follow each other: in time, or as static keys are listed."""
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         start = definition.time_window_for_partition_key(key).start
         return start.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds")
-    if isinstance(definition, dg.StaticPartitionsDefinition):
-        return f"{definition.get_partition_keys().index(key):09}"
-    raise InvalidMetadataError(
-        "an asset whose partitions are merged in their order was refused",
-        why=f"{type(definition).__name__} has no order" if definition else "it has no partitions",
-        mend="partition it by time windows, or by static keys in their order",
-    )
+    return f"{list(definition.get_partition_keys()).index(key):09}"
 
 
 def keys_between(after: str | None, before: str, definition: dg.PartitionsDefinition) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
+
 from pattern_platform.lake.files import DataFile, partition_value
 from pattern_platform.lake.statistics import ColumnStatistics, has_bounds
 
@@ -45,19 +47,27 @@ def missing_files(table: Path, files: pl.DataFrame) -> list[str]:
 
 def _data_files(files: pl.DataFrame, snapshot: Snapshot) -> Iterator[DataFile]:
     """Live files of an older version as files that a commit can name again, with the statistics the log had."""
-    bounded = {
-        c: t for c, t in snapshot.schema.items() if has_bounds(t) and f"min.{c}" in files.columns and "." not in c
-    }
+    columns = [c for c in snapshot.schema if "." not in c and f"null_count.{c}" in files.columns]
+    bounded = {c for c in columns if has_bounds(snapshot.schema[c]) and f"min.{c}" in files.columns}
     for file in files.iter_rows(named=True):
         yield DataFile(
             path=file["path"],
             size=file["size_bytes"],
-            rows=file["num_records"],
+            rows=_rows(file["num_records"], snapshot.table / file["path"]),
             modified=file["modification_time"],
             partition_values={c: partition_value(file[f"partition.{c}"]) for c in snapshot.partition_columns},
             statistics={
-                c: ColumnStatistics(file[f"min.{c}"], file[f"max.{c}"], file[f"null_count.{c}"])
-                for c in bounded
+                c: ColumnStatistics(
+                    file[f"min.{c}"] if c in bounded else None,
+                    file[f"max.{c}"] if c in bounded else None,
+                    file[f"null_count.{c}"],
+                )
+                for c in columns
                 if file[f"null_count.{c}"] is not None
             },
         )
+
+
+def _rows(counted: int | None, file: Path) -> int:
+    """The rows of a file; other writers need not count them."""
+    return pq.read_metadata(file).num_rows if counted is None else counted

@@ -21,7 +21,7 @@ from pattern_platform.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from polars._typing import PolarsDataType
 
@@ -129,12 +129,7 @@ def casts_to(table: pl.Schema, batch: pl.Schema, evolution: SchemaEvolution) -> 
         ChangedTypeError: A column is of another type.
         LossyCastError: A column is of a wider type.
     """
-    if missing := [name for name in table if name not in batch]:
-        raise MissingColumnError(
-            f"the batch without column(s) {', '.join(map(repr, missing))} was refused",
-            why="every column of the table must be in every batch",
-            mend="return the column(s), as nulls if the source has them no more",
-        )
+    refuse_missing(table, batch)
     unknown = pl.Schema({name: dtype for name, dtype in batch.items() if name not in table})
     if unknown and evolution == "strict":
         raise UnknownColumnError(
@@ -148,6 +143,20 @@ def casts_to(table: pl.Schema, batch: pl.Schema, evolution: SchemaEvolution) -> 
     for name, dtype in target.items():
         _refuse_lossy(name, batch[name], dtype)
     return [pl.col(name) if batch[name] == dtype else _cast(name, dtype) for name, dtype in target.items()], added
+
+
+def refuse_missing(wanted: Iterable[str], batch: pl.Schema) -> None:
+    """Refuse a batch without some columns.
+
+    Raises:
+        MissingColumnError: Names them.
+    """
+    if missing := [name for name in wanted if name not in batch]:
+        raise MissingColumnError(
+            f"the batch without column(s) {', '.join(map(repr, missing))} was refused",
+            why="every column of the table, and every declared one, must be in every batch",
+            mend="return the column(s), as nulls if the source has them no more",
+        )
 
 
 def _cast(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -6,13 +6,14 @@ another table, or when someone else wrote it last. So it can be lost, or lag beh
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pattern_platform.errors import MissingTableError, UnsupportedStorageError
-from pattern_platform.lake.lineage import Lineage, Record, read_commits
+from pattern_platform.lake.lineage import Lineage, Record, read_commits, tip_of
 from pattern_platform.lake.side_table import replace_rows
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.window import Window
@@ -74,9 +75,11 @@ def version_table_of(table: Path) -> Path:
 
 
 def read_lineage(snapshot: Snapshot) -> Lineage:
-    """The lineage of a table up to a snapshot: what the version table holds, then the commits after it."""
-    known = _recorded(snapshot)
-    return known.extended(read_commits(snapshot.table, known.version, snapshot.version))
+    """The lineage of a table up to a snapshot: what is known of it, then the commits after that."""
+    known = _last_read.lineage(snapshot) or _recorded(snapshot)
+    lineage = known.extended(read_commits(snapshot.table, known.version, snapshot.version))
+    _last_read.of = snapshot.table, snapshot.table_id, lineage
+    return lineage
 
 
 def write_version_table(table: Path) -> Lineage:
@@ -91,13 +94,33 @@ def write_version_table(table: Path) -> Lineage:
     snapshot = open_table(table)
     if snapshot is None:
         return Lineage()
-    known = _recorded(snapshot)
-    lineage = known.extended(read_commits(table, known.version, snapshot.version))
-    if lineage != known:
+    lineage = read_lineage(snapshot)
+    if lineage != _recorded(snapshot):
         rows = version_frame(lineage)
-        about = {"of": snapshot.table_id, "version": lineage.version, "unrecorded": list(lineage.unrecorded)}
+        about = {
+            "of": snapshot.table_id,
+            "version": lineage.version,
+            "tip": lineage.tip,
+            "unrecorded": list(lineage.unrecorded),
+            "root": lineage.root,
+            "root_known": lineage.root_known,
+        }
         replace_rows(version_table_of(table), rows, Window(), metadata={"pattern": "version_table", **about})
     return lineage
+
+
+class _LastRead(threading.local):
+    """What this thread read last, for a run asks several times."""
+
+    of: tuple[Path, str, Lineage] | None = None
+
+    def lineage(self, snapshot: Snapshot) -> Lineage | None:
+        table, table_id, lineage = self.of or (None, None, None)
+        same = (table, table_id) == (snapshot.table, snapshot.table_id)
+        return lineage if same and lineage and _is_past_of(lineage, snapshot) else None
+
+
+_last_read = _LastRead()
 
 
 def version_frame(lineage: Lineage) -> pl.DataFrame:
@@ -124,11 +147,27 @@ def _recorded(snapshot: Snapshot) -> Lineage:
         return Lineage()
     written = list(read_commits(versions.table, versions.version - 1, versions.version))
     about = written[0][1] if written else {}
-    if about.get("of") != snapshot.table_id or about["version"] > snapshot.version:
+    if about.get("of") != snapshot.table_id:
         return Lineage()
     rows = versions.scan(Window()).sort("position").collect()
     records = (
         Record(r["position"], r["execution_time"], r["table_version"], r["run_id"], r["recorded_at"])
         for r in rows.iter_rows(named=True)
     )
-    return Lineage(about["version"], {record.partition: record for record in records}, tuple(about["unrecorded"]))
+    lineage = Lineage(
+        version=about["version"],
+        tip=about["tip"],
+        records={record.partition: record for record in records},
+        unrecorded=tuple(about["unrecorded"]),
+        root=about["root"],
+        root_known=about["root_known"],
+    )
+    return lineage if _is_past_of(lineage, snapshot) else Lineage()
+
+
+def _is_past_of(lineage: Lineage, snapshot: Snapshot) -> bool:
+    """Whether the lineage is of the log of this snapshot; a commit that was cleaned up is taken for the same."""
+    if lineage.version > snapshot.version:
+        return False
+    commits = read_commits(snapshot.table, lineage.version - 1, lineage.version)
+    return all(tip_of(metadata) == lineage.tip for _, metadata, _ in commits)

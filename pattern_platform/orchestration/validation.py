@@ -5,7 +5,6 @@ from __future__ import annotations
 import dagster as dg
 
 from pattern_platform.errors import InvalidMetadataError, PatternPlatformError
-from pattern_platform.lake.declarations import TableDeclaration, parse
 from pattern_platform.lake.io_manager import DeltaIOManager
 
 
@@ -35,8 +34,7 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
             continue
         stored.append(spec.key)
         try:
-            manager.table_path(spec.key)
-            _check_partitions(spec, parse(TableDeclaration, spec.metadata, of=f"asset {spec.key.to_user_string()!r}"))
+            manager.refuse_spec(spec)
         except PatternPlatformError as error:
             mistakes.append(str(error))
     mistakes += [
@@ -50,22 +48,3 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
             f"{len(mistakes)} declaration(s) were refused", why="\n\n".join(mistakes), mend="mend them all, then reload"
         )
     return defs
-
-
-def _check_partitions(spec: dg.AssetSpec, declaration: TableDeclaration) -> None:
-    name = spec.key.to_user_string()
-    if spec.partitions_def is None:
-        return
-    if declaration.partition_expr is None:
-        raise InvalidMetadataError(
-            f"asset {name!r} was refused",
-            why="it is partitioned, and does not say which column holds the partition",
-            mend='set its metadata "partition_expr" to the name of the column',
-        )
-    multiple = isinstance(spec.partitions_def, dg.MultiPartitionsDefinition)
-    if multiple == isinstance(declaration.partition_expr, str):
-        raise InvalidMetadataError(
-            f'metadata "partition_expr" of asset {name!r} was refused',
-            why="an asset with several partition dimensions maps each to a column, any other names one column",
-            mend=f"see {type(spec.partitions_def).__name__} of the asset, and declare its columns",
-        )

@@ -54,14 +54,16 @@ class Visit(dy.Schema):
 
 
 class UserChange(dy.Schema):
-    """One change of a user of the blog, as change data capture delivers it: at least once, in any order."""
+    """One delivery of a change of a user of the blog: each change comes at least once, in any order."""
 
     change_id = dy.String(primary_key=True, description="Identity of the change, the same when delivered again.")
     op = dy.String(description="What became of the user: upsert or delete.")
     user_id = dy.String(min_length=1, description="Who changed.")
     sequence = dy.Int64(description="Position of the change in the source, which grows with each.")
     changed_at = dy.Datetime(time_unit="us", time_zone="UTC", description="When the source made the change.")
-    append_time = dy.Datetime(time_unit="us", time_zone="UTC", description="When the change reached the log.")
+    append_time = dy.Datetime(
+        primary_key=True, time_unit="us", time_zone="UTC", description="When this delivery reached the log."
+    )
     login = dy.String(nullable=True, description="Login of the user; null when deleted.")
     email = dy.String(nullable=True, description="Address of the user; null when deleted or not given.")
     country = dy.String(nullable=True, description="Country of the user, two letters; null when deleted.")

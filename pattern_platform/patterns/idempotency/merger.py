@@ -19,13 +19,14 @@ Shown by: ``clean/users`` (hourly changes of the blog's users).
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import dagster as dg
 import polars as pl
 
-from pattern_platform.lake.changes import changes_of, refuse_declaration
-from pattern_platform.lake.checks import refuse_nulls, refuse_outside
+from pattern_platform.errors import InvalidMetadataError
+from pattern_platform.lake.changes import REASON, changes_of, refuse_declaration
+from pattern_platform.lake.checks import listed, refuse_nulls, refuse_outside
 from pattern_platform.lake.commit import Commit, commit, ready_table
 from pattern_platform.lake.declarations import MergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import DeltaIOManager, Durability
@@ -37,14 +38,14 @@ from pattern_platform.lake.window import Bound, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pattern_platform.lake.changes import Changes
     from pattern_platform.lake.changeset import ChangeSet
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.write import Write
 
-QUARANTINE_SUFFIX = "__quarantine"
-_PARTITION, _RUN = "_partition", "_run_id"
+_PARTITION, _RUN, _REASON = "_partition", "_run_id", "_reason"
 
 
 class MergerIOManager(DeltaIOManager):
@@ -56,7 +57,10 @@ class MergerIOManager(DeltaIOManager):
     def write(self, write: Write) -> list[Commit]:
         """Check the whole batch, set its bad rows aside, then merge it, partition by partition."""
         declared = cast("MergerDeclaration", write.declaration)
-        refuse_declaration(declared, write.rows.collect_schema(), write.name)
+        given = write.rows.collect_schema()
+        refuse_declaration(declared, given, write.name)
+        if declared.bad_rows == "quarantine":
+            _refuse_reserved(given, write.name)
         batch = write.rows.collect(engine="streaming")
         if not write.rows_are_checked:
             refuse_outside(batch.lazy(), write.window)
@@ -65,6 +69,7 @@ class MergerIOManager(DeltaIOManager):
             changes, bad = changes_of(rows, declared)
             refuse_nulls(changes.upserts, write.snapshot.required if write.snapshot else frozenset())
             parts.append((part, changes, bad))
+        self.refuse_run(write)
         if declared.bad_rows == "quarantine":
             for part, _, bad in parts:
                 _quarantine(part, bad)
@@ -79,6 +84,9 @@ class MergerIOManager(DeltaIOManager):
             )
             commits.append(self.merge(part, snapshot, changes, {"quarantined": bad.height}))
         return commits
+
+    def refuse_run(self, write: Write) -> None:
+        """Refuse a run by the state of its table, before anything is changed."""
 
     def merge(self, write: Write, snapshot: Snapshot, changes: Changes, rows: Mapping[str, int]) -> Commit:
         """Commit the changes of one partition, or of an asset without partitions."""
@@ -106,6 +114,11 @@ class MergerIOManager(DeltaIOManager):
         return {**metadata, "dagster/row_count": commits[-1].rows, "delta/files_rewritten": rewritten}
 
 
+def quarantine_of(table: Path) -> Path:
+    """Directory of the table that holds the bad rows of a table."""
+    return table.with_name(f"{table.name}__quarantine")
+
+
 def bounds(write: Write) -> Window:
     """The rows among which a key is unique: its physical partition, where the run's partition is one."""
     return write.window if set(write.window.columns) <= set(write.declaration.partition_by) else Window()
@@ -116,7 +129,7 @@ def _parts(write: Write, batch: pl.DataFrame) -> Iterator[tuple[Write, pl.DataFr
     if write.window.is_whole_table or write.keys is None:
         yield write, batch
         return
-    for key in sorted(write.keys, key=partial(position_of, definition=write.definition)):
+    for key in in_order(write.keys, write.definition):
         window = Window(write.window.columns, {key: write.window.pieces[key]})
         yield (
             replace(write, keys=[key], window=window, metadata={**write.metadata, "partition_keys": [key]}),
@@ -124,16 +137,34 @@ def _parts(write: Write, batch: pl.DataFrame) -> Iterator[tuple[Write, pl.DataFr
         )
 
 
+def in_order(keys: Sequence[str], definition: dg.PartitionsDefinition | None) -> list[str]:
+    """Partition keys as their partitions follow each other, or as they are given where they have no order."""
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition | dg.StaticPartitionsDefinition):
+        return sorted(keys, key=lambda key: position_of(key, definition))
+    return list(keys)
+
+
+def _refuse_reserved(given: pl.Schema, name: str) -> None:
+    if reserved := [column for column in (_PARTITION, _RUN, _REASON) if column in given]:
+        raise InvalidMetadataError(
+            f"column(s) {listed(reserved)} of asset {name!r} were refused",
+            why="the quarantine, which the asset asks for, says with them where a row comes from",
+            mend="rename them in the asset",
+        )
+
+
 def _quarantine(write: Write, bad: pl.DataFrame) -> None:
     """Replace what an earlier run of the partition set aside; without partitions every run is one of its own."""
-    table = write.table.with_name(write.table.name + QUARANTINE_SUFFIX)
+    table = quarantine_of(write.table)
     if bad.is_empty() and open_table(table) is None:
         return
     keys = write.keys or [str(write.metadata["run_id"])]
     partition = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
     replace_rows(
         table,
-        bad.with_columns(pl.lit(partition).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)),
+        bad.rename({REASON: _REASON}).with_columns(
+            pl.lit(partition).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)
+        ),
         Window({_PARTITION: pl.String()}, {key: (Bound(key),) for key in {*keys, partition}}),
         metadata={"pattern": "quarantine", **write.metadata},
         partition_by=[_PARTITION],

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import dagster as dg
 from deltalake.exceptions import DeltaError
 
 from pattern_platform.errors import (
@@ -37,18 +38,17 @@ from pattern_platform.lake.commit import commit, commit_path
 from pattern_platform.lake.completeness import partition_app_id
 from pattern_platform.lake.declarations import StatefulMergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import Durability
-from pattern_platform.lake.lineage import STATEFUL, read_commits, replay_commands
+from pattern_platform.lake.lineage import STATEFUL, replay_commands
 from pattern_platform.lake.merge import plan_merge
-from pattern_platform.lake.partitions import keys_between, position_of
+from pattern_platform.lake.partitions import keys_between, position_of, refuse_unordered
 from pattern_platform.lake.restore import missing_files, restored
 from pattern_platform.lake.snapshot import open_version
-from pattern_platform.lake.version_table import read_lineage, write_version_table
-from pattern_platform.patterns.idempotency.merger import MergerIOManager, bounds
+from pattern_platform.lake.version_table import read_lineage, version_table_of, write_version_table
+from pattern_platform.patterns.idempotency.merger import MergerIOManager, bounds, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import dagster as dg
     import polars as pl
 
     from pattern_platform.lake.changes import Changes
@@ -72,12 +72,11 @@ class StatefulMergerIOManager(MergerIOManager):
         "delta.deletedFileRetentionDuration": _FOR_TEN_YEARS,
     }
 
-    @property
-    def properties(self) -> dict[str, str]:
-        """The table properties; the two that keep the versions cannot be changed.
+    def refuse_properties(self) -> None:
+        """Refuse ``table_properties`` that would let versions go.
 
         Raises:
-            InvalidMetadataError: ``table_properties`` sets one of them.
+            InvalidMetadataError: One of the two that keep them is set.
         """
         if shortened := sorted(set(self.table_properties) & set(self.default_properties)):
             raise InvalidMetadataError(
@@ -85,12 +84,17 @@ class StatefulMergerIOManager(MergerIOManager):
                 why="the versions that partitions left are restored from the log and from removed files",
                 mend="leave them out; the platform's vacuum removes what no recorded version needs",
             )
-        return super().properties
+
+    def refuse_spec(self, spec: dg.AssetSpec) -> None:
+        """As of every table; and the partitions must have an order."""
+        super().refuse_spec(spec)
+        refuse_unordered(spec.partitions_def)
+        self.refuse_properties()
 
     def write(self, write: Write) -> list[Commit]:
         """Refuse what has no order, then merge as every merger does."""
-        for key in write.keys or [""]:
-            position_of(key, write.definition)
+        refuse_unordered(write.definition)
+        self.refuse_properties()
         if write.keys and len(write.keys) > 1 and write.window.is_whole_table:
             raise InvalidMetadataError(
                 f"a single run over {len(write.keys)} partitions of asset {write.name!r} was refused",
@@ -99,11 +103,16 @@ class StatefulMergerIOManager(MergerIOManager):
             )
         return super().write(write)
 
+    def refuse_run(self, write: Write) -> None:
+        """Refuse a partition that cannot be merged now; those after it in the same run follow it."""
+        if write.snapshot and write.keys:
+            _start(write, write.snapshot, in_order(write.keys, write.definition)[0])
+
     def merge(self, write: Write, snapshot: Snapshot, changes: Changes, rows: Mapping[str, int]) -> Commit:
         """Commit one partition onto the version of the partition before it."""
         durable = self.durability is Durability.FSYNC
         (key,) = cast("Sequence[str]", write.keys)
-        position = position_of(key, write.definition)
+        position = position_of(key, _ordered(write))
 
         def plan(current: Snapshot) -> ChangeSet:
             start = _start(write, current, key)
@@ -158,49 +167,45 @@ class _Start:
     Args:
         files: The live files of the version.
         base: The version; None for the empty table.
+        previous: The partition that left it; None for the first.
         restored_to: The same where it is not what the table holds now; 0 for the empty table.
         hole: Partitions before this one that were never merged, the first hundred.
     """
 
     files: pl.DataFrame
     base: int | None
+    previous: str | None
     restored_to: int | None
     hole: list[str]
 
     def recorded(self) -> dict[str, object]:
         """What the commit keeps of it."""
-        return {"base": self.base, "restored_to": self.restored_to, "hole": self.hole}
+        return {"base": self.base, "previous": self.previous, "restored_to": self.restored_to, "hole": self.hole}
 
 
 def _start(write: Write, current: Snapshot, key: str) -> _Start:
     """Where the merge of a partition starts: at the version of the latest recorded partition before it."""
     lineage = read_lineage(current)
-    position = position_of(key, write.definition)
+    definition = _ordered(write)
+    position = position_of(key, definition)
+    _refuse_reordered(write, lineage, definition)
     earlier = lineage.before(position)
     previous = earlier[-1] if earlier else None
-    hole = keys_between(previous.position if previous else None, key, cast("dg.PartitionsDefinition", write.definition))
+    hole = keys_between(previous.position if previous else None, key, definition)
     _refuse_unrecorded_commits(write, current, lineage)
     _refuse_superseded(write, key, [record for record in lineage.superseded if record.position < position])
-    _refuse_unrecorded_partitions(write, current, key, hole)
-    hole = hole[:_MOST_NAMED]
+    _refuse_unrecorded_partitions(write, current, lineage, key, hole)
+    after, hole = previous.partition if previous else None, hole[:_MOST_NAMED]
     newest = lineage.newest
     if newest is None or newest == previous:
-        return _Start(current.files, current.version if current.files.height else None, None, hole)
-    base = previous.version if previous else _first_base(current, lineage)
+        return _Start(current.files, current.version if current.files.height else None, after, None, hole)
+    base = previous.version if previous else lineage.root
     if base is None:
-        return _Start(current.files.clear(), None, 0, hole)
+        return _Start(current.files.clear(), None, after, 0, hole)
     files = _restorable(current, base)
     if files is None:
         raise _not_restorable(write, current, key, base, earlier)
-    return _Start(files, base, base, hole)
-
-
-def _first_base(current: Snapshot, lineage: Lineage) -> int | None:
-    """What the first partition was merged into: the empty table, or what was accepted before it."""
-    first = next(iter(lineage.records.values()))
-    for _, metadata, _ in read_commits(current.table, first.version - 1, first.version):
-        return metadata["base"]
-    return None
+    return _Start(files, base, after, base, hole)
 
 
 def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
@@ -210,6 +215,10 @@ def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
     except MissingVersionError:
         return None
     return None if missing_files(current.table, files) else files
+
+
+def _ordered(write: Write) -> dg.PartitionsDefinition:
+    return cast("dg.PartitionsDefinition", write.definition)
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
@@ -231,6 +240,24 @@ def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage
     )
 
 
+def _refuse_reordered(write: Write, lineage: Lineage, definition: dg.PartitionsDefinition) -> None:
+    """Static keys are in the order of their list, and a list that changed before its end is another order."""
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return
+    listed_now = set(definition.get_partition_keys())
+    moved = [
+        r.partition
+        for r in lineage.records.values()
+        if r.partition not in listed_now or position_of(r.partition, definition) != r.position
+    ]
+    if moved:
+        raise InvalidMetadataError(
+            f"a merge into {write.name!r} was refused",
+            why=f"partition(s) {listed(moved)} were merged at another place of the static partitions",
+            mend="add keys at the end of the list, and remove none",
+        )
+
+
 def _refuse_superseded(write: Write, key: str, behind: Sequence[Record]) -> None:
     if behind:
         raise SupersededPartitionsError(
@@ -241,17 +268,22 @@ def _refuse_superseded(write: Write, key: str, behind: Sequence[Record]) -> None
         )
 
 
-def _refuse_unrecorded_partitions(write: Write, current: Snapshot, key: str, hole: Sequence[str]) -> None:
+def _refuse_unrecorded_partitions(
+    write: Write, current: Snapshot, lineage: Lineage, key: str, hole: Sequence[str]
+) -> None:
+    """Refuse where the log was cleaned up, and the version table with what it knew is gone too."""
     if commit_path(current.table, 0).exists():
         return  # the log is whole
-    lost = [partition for partition in hole if current.recorded(partition_app_id(partition))]
-    if lost:
-        before = keys_between(None, key, cast("dg.PartitionsDefinition", write.definition))
-        raise UnrecordedPartitionError(
-            f"partition {key} of {write.name!r} was refused",
-            why=f"partition(s) {listed(lost)} before it were merged, and the log that names their versions is gone",
-            mend=f"replay the partitions from the first:\n{replay_commands(write.name, [*before, key])}",
-        )
+    lost = [k for k in (*hole, key) if k not in lineage.records and current.recorded(partition_app_id(k))]
+    if not lost and (lineage.root_known or not lineage.records):
+        return
+    raise UnrecordedPartitionError(
+        f"partition {key} of {write.name!r} was refused",
+        why="the log that names the versions of "
+        + (f"partition(s) {listed(lost)}" if lost else "the first partitions")
+        + " was cleaned up, and the version table that named them too is gone",
+        mend=f"bring back {version_table_of(write.table).name} from a backup, or let the asset make a new table",
+    )
 
 
 def _not_restorable(
@@ -263,10 +295,16 @@ def _not_restorable(
         if _restorable(current, earlier[place - 1].version) is not None:
             replay = replay[place:]
             break
-    left_by = f"partition {earlier[-1].partition}" if earlier else "what was accepted before the first partition"
+    if earlier:
+        left_by, mend = (
+            f"partition {earlier[-1].partition}",
+            f"replay in this order:\n{replay_commands(write.name, replay)}",
+        )
+    else:
+        left_by, mend = "others before the first partition", "bring the files back from a backup; no replay makes them"
     return MissingVersionError(
         f"partition {key} of {write.name!r} was refused",
         why=f"it starts from version {version}, left by {left_by}, and files of that version are gone: something "
         "other than the platform's vacuum removed them",
-        mend=f"replay in this order:\n{replay_commands(write.name, replay)}",
+        mend=mend,
     )
