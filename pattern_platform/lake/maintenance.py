@@ -20,7 +20,7 @@ from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.commit import Commit, commit
 from pattern_platform.lake.files import scan_files, write_files, written_for
 from pattern_platform.lake.lock import table_lock
-from pattern_platform.lake.merge import MOST_ROWS, grouped
+from pattern_platform.lake.merge import grouped
 from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
 from pattern_platform.lake.version_table import read_lineage
 from pattern_platform.lake.window import Window
@@ -98,11 +98,12 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
             why=f"a run of up to {longest_run} may still read the files that it would remove",
             mend="let the retention be at least the longest run (run_monitoring.max_runtime_seconds of dagster.yaml)",
         )
+    snapshot = open_table(table)
+    if snapshot is None:
+        return []
     with table_lock(table):
-        snapshot = open_table(table)
-        if snapshot is None:
-            return []
-        return _vacuum(snapshot, retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
+        current = open_table(table) or snapshot
+        return _vacuum(current, retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
 
 
 def checkpoint(table: Path) -> None:
@@ -138,8 +139,7 @@ def orphans(table: Path, *, older_than: timedelta) -> pl.DataFrame:
 
 def _next_group(snapshot: Snapshot, sort_by: Sequence[str]) -> pl.DataFrame | None:
     """The first neighbours that fit into one file together."""
-    small = snapshot.files.filter(pl.col("num_records") < MOST_ROWS)
-    groups = grouped(small, sort_by[0] if sort_by else "path", snapshot.partition_columns)
+    groups = grouped(snapshot.files, sort_by[0] if sort_by else "path", snapshot.partition_columns)
     return next((group.files for group in groups if group.files.height > 1), None)
 
 

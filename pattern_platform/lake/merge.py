@@ -153,12 +153,12 @@ def grouped(touched: pl.DataFrame, key: str, partition_columns: Sequence[str]) -
     groups: list[Group] = []
     order = [f"min.{c}" for c in (*partition_columns, key) if f"min.{c}" in touched.columns]
     partition = [f"min.{c}" for c in partition_columns]
-    for file in touched.sort(order).partition_by("path", maintain_order=True) if order else [touched]:
+    for file in (touched.sort(order) if order else touched).partition_by("path", maintain_order=True):
         rows = int(file["num_records"].fill_null(ROWS_PER_FILE).sum())
         last = groups[-1] if groups else None
         if last and last.rows + rows <= MOST_ROWS and last.files[-1].select(partition).equals(file.select(partition)):
             groups[-1] = Group(pl.concat([last.files, file]), last.rows + rows)
-        elif file.height:
+        else:
             groups.append(Group(file, rows))
     return groups
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pattern_platform import PatternPlatformError
+    from pattern_platform.lake.io_manager import DeltaIOManager
 
 FRAME_KINDS: tuple[type, ...] = (pl.LazyFrame, pl.DataFrame, pa.Table, pa.RecordBatchReader)
 
@@ -83,6 +84,7 @@ class Table:
     options: Mapping[str, Any] = field(default_factory=dict)
     retry_policy: dg.RetryPolicy | None = None
     instance: dg.DagsterInstance = field(default_factory=shared_instance)
+    io_manager: type[DeltaIOManager] = DataOverwriteIOManager
 
     @property
     def path(self) -> Path:
@@ -97,8 +99,8 @@ class Table:
         return self.handle.version()
 
     @property
-    def manager(self) -> DataOverwriteIOManager:
-        return DataOverwriteIOManager(**{"root_uri": str(self.root), **self.options})
+    def manager(self) -> DeltaIOManager:
+        return self.io_manager(**{"root_uri": str(self.root), **self.options})
 
     def rows(self, version: int | None = None) -> pl.DataFrame:
         """What delta-rs reads."""
