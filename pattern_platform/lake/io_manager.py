@@ -6,11 +6,9 @@ is here, in the order in which it happens.
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections import Counter
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
@@ -24,14 +22,13 @@ from pattern_platform.errors import (
     InvalidMetadataError,
     MissingPartitionsError,
     MissingTableError,
-    UnsafeAssetKeyError,
-    UnsupportedStorageError,
 )
 from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside
 from pattern_platform.lake.commit import checkpoint_if_due
 from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
+from pattern_platform.lake.location import location_of, refuse_around, unsupported_storage
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
 from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
@@ -40,10 +37,9 @@ from pattern_platform.lake.write import Write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pattern_platform.lake.commit import Commit
-
-_KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Durability(Enum):
@@ -115,31 +111,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 another table.
             UnsupportedStorageError: The root is on an object store.
         """
-        if not isinstance(self.storage, LocalConfig) or "://" in self.root_uri.removeprefix("file://"):
-            raise UnsupportedStorageError(
-                f"root_uri {self.root_uri!r} with storage {self.storage.provider!r} was refused",
-                why="this version writes to local and mounted file systems only",
-                mend="set root_uri to a folder and leave storage at its default",
-            )
-        root = self._root()
-        if unsafe := [part for part in key.path if not _KEY_PART.fullmatch(part)]:
-            raise UnsafeAssetKeyError(
-                f"asset key {key.to_user_string()!r} was refused",
-                why=f"part {unsafe[0]!r} is no folder name that stays inside {root}",
-                mend="use letters, digits, '_', '-' and '.', beginning with a letter or digit",
-            )
-        table = root.joinpath(*key.path)
-        for outer in table.parents[: len(key.path) - 1]:
-            if (outer / "_delta_log").exists():
-                raise UnsafeAssetKeyError(
-                    f"asset key {key.to_user_string()!r} was refused",
-                    why=f"{outer.name!r} is a table itself, and its clean-up would remove the files of a table inside",
-                    mend="give the two assets keys of which none begins with the other",
-                )
-        return table
-
-    def _root(self) -> Path:
-        return Path(self.root_uri.removeprefix("file://")).absolute()
+        if not isinstance(self.storage, LocalConfig):
+            raise unsupported_storage(self.root_uri, self.storage.provider)
+        return location_of(key, self.root_uri)
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -153,7 +127,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if snapshot:
             refuse_unwritable(snapshot)
         else:
-            _refuse_around(table, name)
+            refuse_around(table, name)
         given = rows.collect_schema()
         refuse_missing(declaration.not_stored, given)
         stored = pl.Schema({c: t for c, t in given.items() if c not in declaration.not_stored})
@@ -190,7 +164,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         columns = column_schema(schema, _declared_columns(context.definition_metadata))
         context.add_output_metadata(
             {
-                "dagster/table_name": ".".join(table.relative_to(self._root()).parts),
+                "dagster/table_name": ".".join(context.asset_key.path),
                 "dagster/uri": str(table),
                 "dagster/column_schema": columns,
                 **self.counted(write, commits),
@@ -281,16 +255,6 @@ def _without_partition_expr(name: str) -> InvalidMetadataError:
         why="it is partitioned, and does not say which column holds the partition",
         mend='set its metadata "partition_expr" to the name of the column',
     )
-
-
-def _refuse_around(table: Path, name: str) -> None:
-    if inner := next(table.glob("*/**/_delta_log"), None):  # its own may just be made by another run
-        raise UnsafeAssetKeyError(
-            f"asset key {name!r} was refused",
-            why=f"there is a table inside already, {inner.parent.relative_to(table.parent)}; "
-            "a clean-up of the outer one would remove its files",
-            mend="give the two assets keys of which none begins with the other",
-        )
 
 
 def _declared_columns(metadata: Mapping[str, object]) -> dg.TableSchema | None:

@@ -156,11 +156,13 @@ def _vacuum(
 
 
 def _recorded_versions(snapshot: Snapshot) -> list[int]:
-    """The versions that partitions recorded and that can still be opened."""
+    """The versions that a partition may be merged into again, and that can still be opened."""
+    lineage = read_lineage(snapshot)
+    recorded = [lineage.root, *(record.version for record in lineage.records.values())]
     versions = []
-    for record in read_lineage(snapshot).records.values():
+    for version in recorded:
         with suppress(MissingVersionError):
-            versions.append(open_version(snapshot.table, record.version).version)
+            versions += [open_version(snapshot.table, version).version] if version is not None else []
     return versions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pattern_platform.lake.completeness import WHOLE_TABLE, partition_app_id
 
@@ -55,6 +55,6 @@ class Write:
         return [WHOLE_TABLE] if self.keys is None else [partition_app_id(key) for key in self.keys]
 
     @property
-    def layout(self) -> tuple[str, ...]:
-        """Physical partition columns."""
-        return self.declaration.partition_by
+    def partitions(self) -> dg.PartitionsDefinition:
+        """Partitions of an asset that is known to have some."""
+        return cast("dg.PartitionsDefinition", self.definition)

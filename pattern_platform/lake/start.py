@@ -1,0 +1,195 @@
+"""Where the run of a partition starts: at the version that the partition before it left, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import dagster as dg
+
+from pattern_platform.errors import (
+    InvalidMetadataError,
+    MissingVersionError,
+    SupersededPartitionsError,
+    UnrecordedCommitError,
+    UnrecordedPartitionError,
+)
+from pattern_platform.lake.checks import listed
+from pattern_platform.lake.commit import commit_path
+from pattern_platform.lake.completeness import partition_app_id
+from pattern_platform.lake.lineage import replay_commands
+from pattern_platform.lake.partitions import keys_between, position_of
+from pattern_platform.lake.restore import missing_files
+from pattern_platform.lake.snapshot import open_version
+from pattern_platform.lake.version_table import read_lineage, version_table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from pattern_platform.lake.declarations import StatefulMergerDeclaration
+    from pattern_platform.lake.lineage import Lineage, Record
+    from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.write import Write
+
+_MOST_NAMED = 100
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a merge starts from.
+
+    Args:
+        files: The live files of the version.
+        base: The version; None for the empty table.
+        previous: The partition that left it; None for the first.
+        restored_to: The same where it is not what the table holds now; 0 for the empty table.
+        hole: Partitions before this one that were never merged, the first hundred.
+    """
+
+    files: pl.DataFrame
+    base: int | None
+    previous: str | None
+    restored_to: int | None
+    hole: list[str]
+
+    def recorded(self) -> dict[str, object]:
+        """What the commit keeps of it."""
+        return {"base": self.base, "previous": self.previous, "restored_to": self.restored_to, "hole": self.hole}
+
+
+def start_of(write: Write, current: Snapshot, key: str) -> Start:
+    """Where the merge of a partition starts: at the version of the latest recorded partition before it.
+
+    Args:
+        write: The run.
+        current: The newest version of the table.
+        key: The partition.
+
+    Raises:
+        UnrecordedCommitError: Someone else changed rows since the newest record, and the asset refuses that.
+        SupersededPartitionsError: Earlier partitions wait for their replay.
+        UnrecordedPartitionError: What earlier partitions left is not known any more.
+        MissingVersionError: Files of the version are gone.
+        InvalidMetadataError: Static partitions changed their order.
+    """
+    lineage = read_lineage(current)
+    definition = write.partitions
+    position = position_of(key, definition)
+    _refuse_reordered(write, lineage, definition)
+    earlier = lineage.before(position)
+    previous = earlier[-1] if earlier else None
+    hole = keys_between(previous.position if previous else None, key, definition)
+    _refuse_unrecorded_commits(write, current, lineage)
+    _refuse_superseded(write, key, [record for record in lineage.superseded if record.position < position])
+    _refuse_unrecorded_partitions(write, current, lineage, key, hole)
+    after, hole = previous.partition if previous else None, hole[:_MOST_NAMED]
+    newest = lineage.newest
+    if newest is None or newest == previous:
+        return Start(current.files, current.version if current.files.height else None, after, None, hole)
+    base = previous.version if previous else lineage.root
+    if base is None:
+        return Start(current.files.clear(), None, after, 0, hole)
+    files = _restorable(current, base)
+    if files is None:
+        raise _not_restorable(write, current, key, base, earlier)
+    return Start(files, base, after, base, hole)
+
+
+def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
+    """The files of a version; None where its log or one of its files is gone."""
+    try:
+        files = open_version(current.table, version).files
+    except MissingVersionError:
+        return None
+    return None if missing_files(current.table, files) else files
+
+
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage) -> None:
+    declared = cast("StatefulMergerDeclaration", write.declaration)
+    if not lineage.unrecorded or declared.foreign_commits == "accept":
+        return
+    recorded = open_version(current.table, lineage.newest.version).files if lineage.newest else current.files.clear()
+    if set(recorded["path"]) == set(current.files["path"]):
+        return  # they were undone
+    raise UnrecordedCommitError(
+        f"a merge into {write.name!r} was refused",
+        why=f"unrecorded commit {', '.join(f'v{v}' for v in lineage.unrecorded)} changed rows of the table, and is "
+        "none of its asset's: a later restore would undo it silently",
+        mend=(f'undo it, DeltaTable("{write.table}").restore({lineage.newest.version}), or ' if lineage.newest else "")
+        + 'set the asset metadata "foreign_commits": "accept"',
+    )
+
+
+def _refuse_reordered(write: Write, lineage: Lineage, definition: dg.PartitionsDefinition) -> None:
+    """Static keys are in the order of their list, and a list that changed before its end is another order."""
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return
+    listed_now = set(definition.get_partition_keys())
+    moved = [
+        r.partition
+        for r in lineage.records.values()
+        if r.partition not in listed_now or position_of(r.partition, definition) != r.position
+    ]
+    if moved:
+        raise InvalidMetadataError(
+            f"a merge into {write.name!r} was refused",
+            why=f"partition(s) {listed(moved)} were merged at another place of the static partitions",
+            mend="add keys at the end of the list, and remove none",
+        )
+
+
+def _refuse_superseded(write: Write, key: str, behind: Sequence[Record]) -> None:
+    if behind:
+        raise SupersededPartitionsError(
+            f"partition {key} of {write.name!r} was refused",
+            why=f"partition(s) {listed([r.partition for r in behind])} are superseded: an earlier one was replayed, "
+            "and the table does not hold their changes now",
+            mend=f"replay them in this order:\n{replay_commands(write.name, [r.partition for r in behind])}",
+        )
+
+
+def _refuse_unrecorded_partitions(
+    write: Write, current: Snapshot, lineage: Lineage, key: str, hole: Sequence[str]
+) -> None:
+    """Refuse where the log was cleaned up, and the version table with what it knew is gone too."""
+    if commit_path(current.table, 0).exists():
+        return  # the log is whole
+    lost = [k for k in (*hole, key) if k not in lineage.records and current.recorded(partition_app_id(k))]
+    if not lost and (lineage.root_known or not lineage.records):
+        return
+    raise UnrecordedPartitionError(
+        f"partition {key} of {write.name!r} was refused",
+        why="the log that names the versions of "
+        + (f"partition(s) {listed(lost)}" if lost else "the first partitions")
+        + " was cleaned up, and the version table that named them too is gone",
+        mend=f"bring back {version_table_of(write.table).name} from a backup, or let the asset make a new table",
+    )
+
+
+def _not_restorable(
+    write: Write, current: Snapshot, key: str, version: int, earlier: Sequence[Record]
+) -> MissingVersionError:
+    """The error names the latest partition from which a replay has everything it needs."""
+    replay = [*(record.partition for record in earlier), key]
+    for place in range(len(earlier) - 1, 0, -1):
+        if _restorable(current, earlier[place - 1].version) is not None:
+            replay = replay[place:]
+            break
+    if earlier:
+        left_by, mend = (
+            f"partition {earlier[-1].partition}",
+            f"replay in this order:\n{replay_commands(write.name, replay)}",
+        )
+    else:
+        left_by, mend = "others before the first partition", "bring the files back from a backup; no replay makes them"
+    return MissingVersionError(
+        f"partition {key} of {write.name!r} was refused",
+        why=f"it starts from version {version}, left by {left_by}, and files of that version are gone: something "
+        "other than the platform's vacuum removed them",
+        mend=mend,
+    )
