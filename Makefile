@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 
-.PHONY: setup demo test test-services dev lint format bench lock clean
+.PHONY: setup demo test soak test-services dev lint format bench lock clean
 
 setup: .venv/installed  ## the virtual environment, from the lock, bytecode compiled
 
@@ -24,6 +24,9 @@ demo: setup $(DAGSTER_HOME)/dagster.yaml  ## materialize the example platform fo
 
 test: setup  ## the default suite: Python packages only
 	$(BIN)/python -m pytest
+
+soak: setup  ## kills, races and failing file operations in number: SOAK of each, 500 unless told; an hour or more
+	$(BIN)/python -m pytest -m soak -rP --show-capture=stdout
 
 test-services: setup  ## what needs Debian packages (databases, browser, object store): nothing yet
 	@echo "no service tests yet"
@@ -45,5 +48,5 @@ lock:  ## names, versions and hashes of everything, for Linux and macOS, no addr
 		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file requirements.lock
 
 clean:  ## everything that the other targets made
-	rm -rf .venv .venv-peers .dagster_home data/lake build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .dagster_home data/lake data/devices.duckdb build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

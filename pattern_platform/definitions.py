@@ -9,6 +9,7 @@ from pattern_platform.orchestration.validation import validate_definitions
 from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
 from pattern_platform.patterns.idempotency.merger import MergerIOManager
 from pattern_platform.patterns.idempotency.stateful_merger import StatefulMergerIOManager
+from pattern_platform.patterns.idempotency.stateful_merger_history import HistoryMergerIOManager
 from pattern_platform.settings import Settings
 from pattern_platform.visits import assets as visits
 from pattern_platform.visits import devices, users
@@ -38,6 +39,10 @@ defs = validate_definitions(
         jobs=[*(part.INGEST for part in parts), nightly],
         schedules=[*(part.SCHEDULE for part in parts), dg.ScheduleDefinition(job=nightly, cron_schedule="30 3 * * *")],
         sensors=[automation],
-        resources={"landing": LandingZone(root=str(settings.landing)), **managers},
+        resources={
+            "landing": LandingZone(root=str(settings.landing)),
+            "history_merger": HistoryMergerIOManager(database=str(settings.data / "devices.duckdb")),
+            **managers,
+        },
     )
 )

@@ -34,6 +34,7 @@ _CUBE = visits.visits_cube.key
 _INGESTED = [spec.key for definition in visits.ASSETS for spec in definition.specs if spec.key != _CUBE]
 _FLIGHTS = [spec.key for definition in flights.ASSETS for spec in definition.specs]
 _USERS = [spec.key for definition in users.ASSETS for spec in definition.specs]
+_MERGED_DEVICES = [devices.devices.key, devices.VERSIONS.key, devices.served_devices.key]
 _DEVICES = [spec.key for definition in devices.ASSETS for spec in definition.specs]
 
 _EVERYTHING = defs.resolve_implicit_global_asset_job_def()
@@ -153,7 +154,7 @@ def _correct_devices(
     superseded = read_version_table(table).filter(status="superseded")["execution_time"].to_list()
     console.print(f"{corrected} of clean/devices was corrected: {', '.join(superseded)} are superseded, and replayed")
     for day in superseded:
-        report.add(_run(instance, [devices.devices.key, devices.VERSIONS.key], day), day)
+        report.add(_run(instance, _MERGED_DEVICES, day), day)
     versions = read_version_table(table)
     shown = ", ".join(f"{day} v{version}" for day, version in versions.select(versions.columns[:2]).iter_rows())
     console.print(f"versions of clean/devices: {shown}", soft_wrap=True)
@@ -186,9 +187,7 @@ def _table(report: _Report, settings: Settings) -> Table:
         column.justify = "right"
     for key in (*_INGESTED, _CUBE, *_FLIGHTS, *_USERS, *_DEVICES):
         snapshot = open_table(settings.lake.joinpath(*key.path))
-        rows = int(snapshot.files["num_records"].sum()) if snapshot else 0
+        rows = f"{int(snapshot.files['num_records'].sum()):,}" if snapshot else "-"
         checks = f"{report.passed[key]} of {report.checks[key]}" if report.checks[key] else "-"
-        table.add_row(
-            key.to_user_string(), str(report.partitions[key]), f"{rows:,}", checks, f"{report.seconds[key]:.1f}"
-        )
+        table.add_row(key.to_user_string(), str(report.partitions[key]), rows, checks, f"{report.seconds[key]:.1f}")
     return table

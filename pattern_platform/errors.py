@@ -118,6 +118,10 @@ class TornCommitError(PatternPlatformError):
     """The newest commit file is empty, as a power loss leaves it: reading on would lose it silently."""
 
 
+class UnreadableLogError(PatternPlatformError):
+    """The log of a table is damaged, as by a power loss or by hand."""
+
+
 class CommitConflictError(PatternPlatformError):
     """Other writers kept winning the race for the next version. Trying again is right."""
 
@@ -126,6 +130,12 @@ class CommitConflictError(PatternPlatformError):
 
 class TableLockedError(PatternPlatformError):
     """Another process held the table's lock for longer than the limit. Trying again is right."""
+
+    retryable = True
+
+
+class DatabaseLockedError(PatternPlatformError):
+    """Someone else held a DuckDB file for longer than the limit. Trying again is right."""
 
     retryable = True
 

@@ -22,6 +22,7 @@ SHAPE = {
     "quarantine/device_updates": ("quarantine", "data_overwrite"),
     "clean/devices": ("clean", "stateful_merger"),
     "clean/devices__versions": ("clean", "stateful_merger"),
+    "serving/devices": ("serving", "stateful_merger_history"),
     "raw/flights": ("raw", "data_overwrite"),
     "clean/flights": ("clean", "data_overwrite"),
     "quarantine/flights": ("quarantine", "data_overwrite"),
@@ -47,7 +48,7 @@ def test_the_shape_of_the_platform() -> None:
     for key, spec in specs.items():
         assert spec.description, key
         assert spec.owners, key
-        assert "deltalake" in spec.kinds, key
+        assert spec.kinds & {"deltalake", "duckdb"}, key
         assert (spec.partitions_def is None) == (key in {*UPKEEP, VERSIONS}), key
         assert spec.code_version, key
 

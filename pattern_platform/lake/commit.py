@@ -23,6 +23,7 @@ from pattern_platform.errors import CommitConflictError, InvalidMetadataError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.files import remove_files
 from pattern_platform.lake.lock import table_lock
+from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable, unwritable_properties
 
 if TYPE_CHECKING:
@@ -239,11 +240,6 @@ def _append(
         # A hook that fails would report a commit as failed that is part of the table: checkpoints come after it.
         post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
     )
-
-
-def commit_path(table: Path, version: int) -> Path:
-    """The file of the log that makes a version."""
-    return table / "_delta_log" / f"{version:020}.json"
 
 
 def _landed(snapshot: Snapshot, commit_id: str) -> bool:

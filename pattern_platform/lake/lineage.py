@@ -12,11 +12,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pattern_platform.lake.commit import COMMIT_METADATA, commit_path
+import dagster as dg
+
+from pattern_platform.errors import InvalidMetadataError, SupersededPartitionsError
+from pattern_platform.lake.checks import listed
+from pattern_platform.lake.commit import COMMIT_METADATA
+from pattern_platform.lake.log import commit_path
+from pattern_platform.lake.partitions import position_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from pattern_platform.lake.window import Window
 
 STATEFUL = "stateful_merger"
 
@@ -146,3 +154,52 @@ def _record(version: int, metadata: Mapping[str, Any]) -> Record:
         run_id=metadata["run_id"],
         recorded_at=datetime.fromtimestamp(metadata["timestamp"] / 1000, UTC),
     )
+
+
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+
+def refuse_superseded(name: str, key: str, lineage: Lineage, position: str) -> None:
+    """Refuse a partition that comes after a superseded one.
+
+    Raises:
+        SupersededPartitionsError: Names the partitions to replay first.
+    """
+    if behind := [record.partition for record in lineage.superseded if record.position < position]:
+        raise SupersededPartitionsError(
+            f"partition {key} of {name!r} was refused",
+            why=f"partition(s) {listed(behind)} are superseded: an earlier one was replayed, "
+            "and the table does not hold their changes now",
+            mend=f"replay them in this order:\n{replay_commands(name, behind)}",
+        )
+
+
+def refuse_reordered(name: str, lineage: Lineage, definition: dg.PartitionsDefinition) -> None:
+    """Refuse static partitions whose list changed before its end: it is their order.
+
+    Raises:
+        InvalidMetadataError: Names the merged partitions that have moved, or are gone.
+    """
+    if not isinstance(definition, dg.StaticPartitionsDefinition):
+        return
+    now = {key: position_of(key, definition) for key in definition.get_partition_keys()}
+    if moved := [r.partition for r in lineage.records.values() if now.get(r.partition) != r.position]:
+        raise InvalidMetadataError(
+            f"a merge into {name!r} was refused",
+            why=f"partition(s) {listed(moved)} were merged at another place of the static partitions",
+            mend="add keys at the end of the list, and remove none",
+        )
+
+
+def refuse_undivided(name: str, keys: Sequence[str], window: Window) -> None:
+    """Refuse a single run over several partitions whose rows no column tells apart.
+
+    Raises:
+        InvalidMetadataError: They could not be merged one after the other.
+    """
+    if len(keys) > 1 and window.is_whole_table:
+        raise InvalidMetadataError(
+            f"a single run over {len(keys)} partitions of asset {name!r} was refused",
+            why="they are merged one after the other, and no column says which row belongs to which",
+            mend='run them one by one, or return a column with the partition and name it in "partition_expr"',
+        )

@@ -24,11 +24,17 @@ def location_of(key: dg.AssetKey, root_uri: str) -> Path:
     Raises:
         UnsafeAssetKeyError: A part of the key leaves the root, hides the table, or the table would be inside another
             table.
-        UnsupportedStorageError: The root is on an object store.
+        UnsupportedStorageError: The root is on an object store, or engines do not agree on where it is.
     """
     if "://" in root_uri.removeprefix("file://"):
         raise unsupported_storage(root_uri, "local")
     root = Path(root_uri.removeprefix("file://")).absolute()
+    if not str(root).isprintable() or set("%\\") & set(str(root)):
+        raise UnsupportedStorageError(
+            f"root_uri {root_uri!r} was refused",
+            why="engines read '%' and '\\' in a path as escapes, and would write in one place and read in another",
+            mend="choose a folder without '%', '\\' and control characters",
+        )
     if unsafe := [part for part in key.path if not _KEY_PART.fullmatch(part)]:
         raise UnsafeAssetKeyError(
             f"asset key {key.to_user_string()!r} was refused",

@@ -16,8 +16,9 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from pattern_platform.errors import MissingVersionError, TornCommitError, UnsupportedTableError
+from pattern_platform.errors import MissingVersionError, UnsupportedTableError
 from pattern_platform.lake.files import scan_files
+from pattern_platform.lake.log import checkpoint_version, commit_file, readable, refuse_torn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,21 +120,27 @@ def open_table(table: Path) -> Snapshot | None:
         table: Directory of the table.
 
     Raises:
-        TornCommitError: The newest commit file is empty.
+        TornCommitError: A commit file is empty.
+        UnreadableLogError: The log is damaged.
     """
     known, commit = _open_tables.by_path.pop(table, (None, None))
-    if known is not None and _commit_file(table, known.version) == commit:
-        if _commit_file(table, known.version + 1) is None:
+    if known is not None and commit_file(table, known.version) == commit:
+        if commit_file(table, known.version + 1) is None:
             snapshot = known
         else:
-            known.handle.update_incremental()
+            with readable(table):
+                known.handle.update_incremental()
+            refuse_torn(table, known.version, known.handle.version())
             snapshot = _snapshot(table, known.handle)
     else:
         try:
-            snapshot = _snapshot(table, DeltaTable(table))
+            with readable(table):
+                handle = DeltaTable(table)
         except TableNotFoundError:
             return None
-    commit = _commit_file(table, snapshot.version)
+        refuse_torn(table, checkpoint_version(table), handle.version())
+        snapshot = _snapshot(table, handle)
+    commit = commit_file(table, snapshot.version)
     if commit is not None:
         _open_tables.by_path[table] = snapshot, commit
         if len(_open_tables.by_path) > _OPEN_TABLES_PER_THREAD:
@@ -145,31 +152,19 @@ def open_version(table: Path, version: int) -> Snapshot:
     """A given version of a table.
 
     Raises:
-        MissingVersionError: There is no such version, or its log was cleaned up.
+        MissingVersionError: There is no such version, or its log was cleaned up, or is damaged.
+        TornCommitError: Its commit file is empty.
     """
     try:
-        return _snapshot(table, DeltaTable(table, version=version))
+        handle = DeltaTable(table, version=version)
     except (TableNotFoundError, DeltaError, OverflowError) as error:
         raise MissingVersionError(
             f"version {version} of {table.name!r} was refused",
-            why="the table's log does not hold it: it was never written, or was cleaned up",
+            why="the table's log does not hold it: it was never written, was cleaned up, or is damaged",
             mend=f'choose a version of DeltaTable("{table}").history()',
         ) from error
-
-
-def _commit_file(table: Path, version: int) -> tuple[int, int] | None:
-    """Identity of a commit file: inode and time; None once the log was cleaned up to a checkpoint."""
-    try:
-        written = (table / "_delta_log" / f"{version:020}.json").stat()
-    except FileNotFoundError:
-        return None
-    if not written.st_size:
-        raise TornCommitError(
-            f"table {table.name!r} was refused",
-            why=f"commit {version} is an empty file, as a power loss leaves it; going on would hide that it is lost",
-            mend=f"remove _delta_log/{version:020}.json of the table, then materialize the partition again",
-        )
-    return written.st_ino, written.st_mtime_ns
+    commit_file(table, version)
+    return _snapshot(table, handle)
 
 
 def _snapshot(table: Path, handle: DeltaTable) -> Snapshot:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-import dagster as dg
-
 from pattern_platform.errors import (
-    InvalidMetadataError,
     MissingVersionError,
-    SupersededPartitionsError,
     UnrecordedCommitError,
     UnrecordedPartitionError,
 )
 from pattern_platform.lake.checks import listed
-from pattern_platform.lake.commit import commit_path
 from pattern_platform.lake.completeness import partition_app_id
-from pattern_platform.lake.lineage import replay_commands
+from pattern_platform.lake.lineage import refuse_reordered, refuse_superseded, replay_commands
+from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.partitions import keys_between, position_of
 from pattern_platform.lake.restore import missing_files
 from pattern_platform.lake.snapshot import open_version
@@ -77,12 +73,12 @@ def start_of(write: Write, current: Snapshot, key: str) -> Start:
     lineage = read_lineage(current)
     definition = write.partitions
     position = position_of(key, definition)
-    _refuse_reordered(write, lineage, definition)
+    refuse_reordered(write.name, lineage, definition)
     earlier = lineage.before(position)
     previous = earlier[-1] if earlier else None
     hole = keys_between(previous.position if previous else None, key, definition)
     _refuse_unrecorded_commits(write, current, lineage)
-    _refuse_superseded(write, key, [record for record in lineage.superseded if record.position < position])
+    refuse_superseded(write.name, key, lineage, position)
     _refuse_unrecorded_partitions(write, current, lineage, key, hole)
     after, hole = previous.partition if previous else None, hole[:_MOST_NAMED]
     newest = lineage.newest
@@ -123,34 +119,6 @@ def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage
         mend=(f'undo it, DeltaTable("{write.table}").restore({lineage.newest.version}), or ' if lineage.newest else "")
         + 'set the asset metadata "foreign_commits": "accept"',
     )
-
-
-def _refuse_reordered(write: Write, lineage: Lineage, definition: dg.PartitionsDefinition) -> None:
-    """Static keys are in the order of their list, and a list that changed before its end is another order."""
-    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
-        return
-    listed_now = set(definition.get_partition_keys())
-    moved = [
-        r.partition
-        for r in lineage.records.values()
-        if r.partition not in listed_now or position_of(r.partition, definition) != r.position
-    ]
-    if moved:
-        raise InvalidMetadataError(
-            f"a merge into {write.name!r} was refused",
-            why=f"partition(s) {listed(moved)} were merged at another place of the static partitions",
-            mend="add keys at the end of the list, and remove none",
-        )
-
-
-def _refuse_superseded(write: Write, key: str, behind: Sequence[Record]) -> None:
-    if behind:
-        raise SupersededPartitionsError(
-            f"partition {key} of {write.name!r} was refused",
-            why=f"partition(s) {listed([r.partition for r in behind])} are superseded: an earlier one was replayed, "
-            "and the table does not hold their changes now",
-            mend=f"replay them in this order:\n{replay_commands(write.name, [r.partition for r in behind])}",
-        )
 
 
 def _refuse_unrecorded_partitions(

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import dagster as dg
 
 from pattern_platform.errors import InvalidMetadataError, PatternPlatformError
 from pattern_platform.lake.io_manager import DeltaIOManager
+
+
+@runtime_checkable
+class _Refuses(Protocol):
+    """An IO manager that tells by its declaration alone whether it could store an asset."""
+
+    def refuse_spec(self, spec: dg.AssetSpec) -> None: ...
 
 
 def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
@@ -20,7 +29,7 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
     Raises:
         InvalidMetadataError: Lists every mistake.
     """
-    managers = {name: value for name, value in (defs.resources or {}).items() if isinstance(value, DeltaIOManager)}
+    managers = {name: value for name, value in (defs.resources or {}).items() if isinstance(value, _Refuses)}
     mistakes: list[str] = []
     stored: list[dg.AssetKey] = []
     specs = [
@@ -32,7 +41,8 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
     for spec, manager in specs:
         if manager is None:
             continue
-        stored.append(spec.key)
+        if isinstance(manager, DeltaIOManager):
+            stored.append(spec.key)
         try:
             manager.refuse_spec(spec)
         except PatternPlatformError as error:

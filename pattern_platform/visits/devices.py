@@ -1,12 +1,14 @@
 """Devices that the blog is read on, with every day's state kept.
 
 landing/device_updates -> raw/device_updates -> clean/device_updates -> clean/devices -> clean/devices__versions
+                                                     -> serving/devices
 -> quarantine/device_updates
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -39,21 +41,13 @@ DEVICE_UPDATES = Dataset(
 )
 
 
-@dg.asset(
-    key=["clean", "devices"],
-    description="The devices after a day's updates. A corrected day starts from what the day before left.",
-    group_name="clean",
-    owners=["team:web"],
-    tags={"pattern_platform/pattern": "stateful_merger"},
-    kinds={"polars", "deltalake"},
-    code_version="1",
-    partitions_def=DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    ins={"updates": dg.AssetIn(["clean", "device_updates"])},
-    # A day rests on the day before: a correction makes the later days stale in the UI, and they follow one by one.
-    deps=[dg.AssetDep(["clean", "devices"], partition_mapping=_YESTERDAY)],
-    io_manager_key="stateful_merger",
-    metadata={
+# A day rests on the day before: a correction makes the later days stale in the UI, and they follow one by one.
+_MERGED: dict[str, Any] = {
+    "owners": ["team:web"],
+    "code_version": "1",
+    "partitions_def": DAYS,
+    "backfill_policy": dg.BackfillPolicy.single_run(),
+    "metadata": {
         "partition_expr": "day",
         "merge_keys": ["id"],
         "soft_delete": "is_deleted",
@@ -65,9 +59,38 @@ DEVICE_UPDATES = Dataset(
             processor_brand="Brand of its processor.",
         ),
     },
-    automation_condition=aligned_fan_in(LOOKBACK),
+    "automation_condition": aligned_fan_in(LOOKBACK),
+}
+
+
+@dg.asset(
+    key=["clean", "devices"],
+    description="The devices after a day's updates. A corrected day starts from what the day before left.",
+    group_name="clean",
+    tags={"pattern_platform/pattern": "stateful_merger"},
+    kinds={"polars", "deltalake"},
+    ins={"updates": dg.AssetIn(["clean", "device_updates"])},
+    deps=[dg.AssetDep(["clean", "devices"], partition_mapping=_YESTERDAY)],
+    io_manager_key="stateful_merger",
+    **_MERGED,
 )
 def devices(updates: pl.LazyFrame) -> pl.LazyFrame:
+    """Merge the updates as they are."""
+    return updates
+
+
+@dg.asset(
+    key=["serving", "devices"],
+    description="The same devices in DuckDB, which has no versions: they are rebuilt from the history of all updates.",
+    group_name="serving",
+    tags={"pattern_platform/pattern": "stateful_merger_history"},
+    kinds={"polars", "duckdb"},
+    ins={"updates": dg.AssetIn(["clean", "device_updates"])},
+    deps=[dg.AssetDep(["serving", "devices"], partition_mapping=_YESTERDAY)],
+    io_manager_key="history_merger",
+    **_MERGED,
+)
+def served_devices(updates: pl.LazyFrame) -> pl.LazyFrame:
     """Merge the updates as they are."""
     return updates
 
@@ -92,10 +115,16 @@ VERSIONS = version_table_asset(
         )
     },
 )
-ASSETS = [*ingestion_assets(DEVICE_UPDATES, automation_condition=aligned_fan_in(LOOKBACK)), devices, VERSIONS]
+ASSETS = [
+    *ingestion_assets(DEVICE_UPDATES, automation_condition=aligned_fan_in(LOOKBACK)),
+    devices,
+    VERSIONS,
+    served_devices,
+]
 CHECKS = [
     *ingestion_checks(DEVICE_UPDATES),
     unique_check(devices.key, ["id"], DAYS),
+    unique_check(served_devices.key, ["id"], DAYS),
     superseded_check(devices.key, "stateful_merger"),
 ]
 INGEST = dg.define_asset_job(

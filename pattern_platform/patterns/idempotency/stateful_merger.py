@@ -29,7 +29,7 @@ from pattern_platform.lake.checks import listed
 from pattern_platform.lake.commit import commit
 from pattern_platform.lake.declarations import StatefulMergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import Durability
-from pattern_platform.lake.lineage import STATEFUL
+from pattern_platform.lake.lineage import STATEFUL, refuse_undivided
 from pattern_platform.lake.merge import plan_merge
 from pattern_platform.lake.partitions import position_of, refuse_unordered
 from pattern_platform.lake.restore import restored
@@ -84,12 +84,7 @@ class StatefulMergerIOManager(MergerIOManager):
         """Refuse what has no order, then merge as every merger does."""
         refuse_unordered(write.definition)
         self.refuse_properties()
-        if write.keys and len(write.keys) > 1 and write.window.is_whole_table:
-            raise InvalidMetadataError(
-                f"a single run over {len(write.keys)} partitions of asset {write.name!r} was refused",
-                why="they are merged one after the other, and no column says which row belongs to which",
-                mend='run them one by one, or return a column with the partition and name it in "partition_expr"',
-            )
+        refuse_undivided(write.name, write.keys or (), write.window)
         return super().write(write)
 
     def refuse_run(self, write: Write) -> None:

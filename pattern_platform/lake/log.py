@@ -1,0 +1,69 @@
+"""The files of a table's log, and what may be wrong with them after a power loss or by hand."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from pattern_platform.errors import TornCommitError, UnreadableLogError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+
+def commit_path(table: Path, version: int) -> Path:
+    """The file of the log that makes a version."""
+    return table / "_delta_log" / f"{version:020}.json"
+
+
+def commit_file(table: Path, version: int) -> tuple[int, int] | None:
+    """Identity of a commit file: inode and time; None once the log was cleaned up to a checkpoint."""
+    try:
+        written = commit_path(table, version).stat()
+    except FileNotFoundError:
+        return None
+    if not written.st_size:
+        raise TornCommitError(
+            f"table {table.name!r} was refused",
+            why=f"commit {version} is an empty file, as a power loss leaves it; going on would hide that it is lost",
+            mend=f"remove _delta_log/{version:020}.json of the table, then materialize the partition again",
+        )
+    return written.st_ino, written.st_mtime_ns
+
+
+def refuse_torn(table: Path, after: int, to: int) -> None:
+    """Refuse empty commits: an engine reads on over them, and what they brought is silently gone."""
+    for version in range(after + 1, to + 1):
+        commit_file(table, version)
+
+
+@contextmanager
+def readable(table: Path) -> Generator[None]:
+    """Name the table and the remedy where an engine cannot read its log.
+
+    Raises:
+        UnreadableLogError: In place of the engine's error.
+    """
+    try:
+        yield
+    except TableNotFoundError:
+        raise
+    except DeltaError as error:
+        raise UnreadableLogError(
+            f"table {table.name!r} was refused",
+            why="its log is damaged: a commit is cut or missing, or a checkpoint is",
+            mend=f"see the error below this one; bring {table.name}/_delta_log back from a backup, or remove the last "
+            "commit where it is cut, and materialize its partition again",
+        ) from error
+
+
+def checkpoint_version(table: Path) -> int:
+    """The version from which a log is read; -1 where that is its beginning."""
+    try:
+        return int(json.loads((table / "_delta_log" / "_last_checkpoint").read_bytes())["version"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return -1  # engines do without it, and so does this check
