@@ -90,6 +90,12 @@ def ready_table(
             why=f"{', '.join(unwritable)}: this writer would not honour them",
             mend="leave them out",
         )
+    if unknown := [key for key in properties if not key.startswith("delta.")]:
+        raise InvalidMetadataError(
+            f"table_properties of table {table.name!r} were refused",
+            why=f"{', '.join(unknown)}: engines know properties that begin with 'delta.' alone",
+            mend="leave them out, or declare them as metadata of the asset",
+        )
     expected = snapshot.schema if snapshot else schema
     if snapshot is None:
         table.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from pattern_platform.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from polars._typing import PolarsDataType
 
@@ -92,7 +92,8 @@ def stored_schema(schema: pl.Schema) -> pl.Schema:
         schema: Schema of the batch.
 
     Raises:
-        InvalidMetadataError: There is no column, or two names differ in case alone, which Delta Lake cannot keep apart.
+        InvalidMetadataError: There is no column, or two names differ in case alone, which Delta Lake cannot keep apart,
+            or in being nested alone.
     """
     if not schema:
         raise InvalidMetadataError(
@@ -109,7 +110,21 @@ def stored_schema(schema: pl.Schema) -> pl.Schema:
                 mend="rename one of them in the asset",
             )
         folded[name.lower()] = name
+    if ambiguous := [name for name in schema if name in {leaf for c, t in schema.items() for leaf in _leaves(c, t)}]:
+        raise InvalidMetadataError(
+            f"column {ambiguous[0]!r} was refused",
+            why="a nested field has the same name once it is written with dots, and engines take one for the other",
+            mend="rename one of them in the asset",
+        )
     return pl.Schema({name: stored_type(name, dtype) for name, dtype in schema.items()})
+
+
+def _leaves(name: str, dtype: PolarsDataType) -> Iterator[str]:
+    """The fields of a struct, written with dots."""
+    if isinstance(dtype, pl.Struct):
+        for field in dtype.fields:
+            yield f"{name}.{field.name}"
+            yield from _leaves(f"{name}.{field.name}", field.dtype)
 
 
 def casts_to(table: pl.Schema, batch: pl.Schema, evolution: SchemaEvolution) -> tuple[list[pl.Expr], pl.Schema]:

@@ -107,11 +107,8 @@ def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
 
 def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage) -> None:
     declared = cast("StatefulMergerDeclaration", write.declaration)
-    if not lineage.unrecorded or declared.foreign_commits == "accept":
+    if not lineage.unrecorded or declared.foreign_commits == "accept" or _undone(current, lineage.unrecorded):
         return
-    recorded = open_version(current.table, lineage.newest.version).files if lineage.newest else current.files.clear()
-    if set(recorded["path"]) == set(current.files["path"]):
-        return  # they were undone
     raise UnrecordedCommitError(
         f"a merge into {write.name!r} was refused",
         why=f"unrecorded commit {', '.join(f'v{v}' for v in lineage.unrecorded)} changed rows of the table, and is "
@@ -119,6 +116,15 @@ def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage
         mend=(f'undo it, DeltaTable("{write.table}").restore({lineage.newest.version}), or ' if lineage.newest else "")
         + 'set the asset metadata "foreign_commits": "accept"',
     )
+
+
+def _undone(current: Snapshot, unrecorded: Sequence[int]) -> bool:
+    """Whether the last of these commits brought back the files that were there before the first."""
+    try:
+        before, after = (open_version(current.table, version).files for version in (unrecorded[0] - 1, unrecorded[-1]))
+    except MissingVersionError:
+        return False
+    return set(before["path"]) == set(after["path"])
 
 
 def _refuse_unrecorded_partitions(

@@ -11,7 +11,7 @@ import pytest
 from deltalake import Schema
 
 from pattern_platform import PatternPlatformError
-from pattern_platform.errors import LossyCastError, UnsupportedTypeError
+from pattern_platform.errors import InvalidMetadataError, LossyCastError, UnsupportedTypeError
 from pattern_platform.lake.schema import casts_to, column_schema, stored_schema, stored_type
 
 INTEGERS = {
@@ -92,3 +92,11 @@ def test_every_refusal_is_one_class_of_error() -> None:
     assert issubclass(LossyCastError, PatternPlatformError)
     assert issubclass(PatternPlatformError, dg.Failure)
     assert LossyCastError("x", why="y", mend="z").allow_retries is False
+
+
+def test_a_column_named_like_a_nested_field_is_refused() -> None:
+    """Once written, no engine could open the table again."""
+    nested = pl.Struct({"b": pl.Int64})
+    with pytest.raises(InvalidMetadataError, match=r"a\.b"):
+        stored_schema(pl.Schema({"a": nested, "a.b": pl.Int64}))
+    assert stored_schema(pl.Schema({"a": nested, "a.c": pl.Int64}))
