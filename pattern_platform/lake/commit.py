@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 COMMIT_METADATA = "pattern_platform."  # prefix of what the platform keeps in a commit
 _MOST_ATTEMPTS = 25
 _READYING_COMMITS = 3  # create, add columns, set properties
-_DEFAULT_PROPERTIES = {"delta.checkpointInterval": "20"}  # opening costs 0.3 ms for each commit after a checkpoint
+_DEFAULT_PROPERTIES = {
+    "delta.checkpointInterval": "20",  # opening costs 0.3 ms for each commit after a checkpoint
+    # A checkpoint forgets removed files that are older, and a vacuum no longer finds them: longer than its retention.
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+}
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,10 @@ def ready_table(
             DeltaTable(table).alter.add_columns(new)
         if _changed(snapshot, properties):
             DeltaTable(table).alter.set_table_properties(dict(properties))
-        return _opened(table)
+        ready = _opened(table)
+    if ready.schema != schema:
+        raise _changed_under_way(table)
+    return ready
 
 
 def _changed(snapshot: Snapshot, properties: Mapping[str, str]) -> bool:
@@ -171,6 +178,7 @@ def commit(
                     raise _changed_under_way(snapshot.table)
                 if current.version != snapshot.version and (not window or _touched(window, snapshot, current)):
                     remove_files(snapshot.table, change_set.written)
+                    change_set = ChangeSet(add=batch, remove=current.files.clear())
                     change_set = plan(current)
                 snapshot = current
                 if not all((snapshot.table / file.path).exists() for file in change_set.add):
@@ -193,8 +201,9 @@ def commit(
             ) from conflict
     except BaseException:
         # An error after the log was written (a full disk, an interrupt) must not remove files that are now the table.
+        # What the change set adds besides is not its own: a restore names files of an older version again.
         if not _landed(snapshot, commit_id):
-            remove_files(snapshot.table, change_set.add)
+            remove_files(snapshot.table, [*batch, *change_set.written])
         raise
     version = snapshot.version + 1
     if durable:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from pattern_platform.errors import UnsafePartitionKeyError
 from pattern_platform.lake.statistics import ColumnStatistics, delta_stats, footer_statistics
@@ -189,6 +190,11 @@ def _scan(table: Path, paths: Iterable[str], schema: pl.Schema, path_column: str
         if any(isinstance(t, pl.Datetime) for t in schema.values())
         else None,
     )
+
+
+def row_count(counted: int | None, file: Path) -> int:
+    """The rows of a live file: as the log counts them, or its footer where another writer did not count."""
+    return pq.read_metadata(file).num_rows if counted is None else counted
 
 
 def statistics_frame(files: Sequence[DataFile], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:

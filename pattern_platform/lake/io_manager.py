@@ -22,12 +22,14 @@ from pattern_platform.errors import (
     InvalidMetadataError,
     MissingPartitionsError,
     MissingTableError,
+    SupersededPartitionsError,
 )
 from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside
 from pattern_platform.lake.commit import checkpoint_if_due
 from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
+from pattern_platform.lake.lineage import replay_commands
 from pattern_platform.lake.location import location_of, refuse_around, unsupported_storage
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pattern_platform.lake.commit import Commit
+    from pattern_platform.lake.snapshot import Snapshot
 
 
 class Durability(Enum):
@@ -77,6 +80,10 @@ class DeltaIOManager(dg.ConfigurableIOManager):
     @abstractmethod
     def write(self, write: Write) -> Sequence[Commit]:
         """Bring a batch into its table: one commit, or one for each partition of the run, in their order."""
+
+    def superseded_partitions(self, snapshot: Snapshot, keys: Sequence[str]) -> list[str]:  # noqa: ARG002 - of a pattern
+        """The partitions whose rows are not what their last run left; none, unless a pattern knows some."""
+        return []
 
     def after_commit(self, context: dg.OutputContext, write: Write, commits: Sequence[Commit]) -> None:
         """What a pattern adds to a write, to its metadata and to its log, once it is part of the table."""
@@ -212,6 +219,10 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             context.log.warning("%s; the input is an empty frame without columns", missing)
             return from_lazy(pl.LazyFrame(), context.dagster_type.typing_type)
+        if keys == []:
+            return from_lazy(pl.LazyFrame(schema=snapshot.schema), context.dagster_type.typing_type)
+        if declared.table_version is None:
+            self._refuse_superseded(context, snapshot, keys or [], allow=declared.allow_missing_partitions)
         window = self._window(keys, context, declaration, snapshot.schema, name)
         files = window.split(snapshot.files)
         if missing := missing_partitions(snapshot, window, files, keys):
@@ -233,6 +244,20 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             rows = rows.select(declared.columns)
         return from_lazy(rows, context.dagster_type.typing_type)
+
+    def _refuse_superseded(
+        self, context: dg.InputContext, snapshot: Snapshot, keys: Sequence[str], *, allow: bool
+    ) -> None:
+        name, superseded = context.asset_key.to_user_string(), self.superseded_partitions(snapshot, keys)
+        if superseded and not allow:
+            raise SupersededPartitionsError(
+                f"input {context.name!r} was refused",
+                why=f"partition(s) {listed(superseded)} of {name!r} are superseded: an earlier one was replayed, and "
+                "the table does not hold their changes now",
+                mend=f"replay them in this order:\n{replay_commands(name, superseded)}",
+            )
+        if superseded:
+            context.log.warning("%s: partition(s) %s are superseded", name, listed(superseded))
 
     def _window(
         self,

@@ -27,9 +27,14 @@ if TYPE_CHECKING:
     from pattern_platform.lake.window import Window
 
 STATEFUL = "stateful_merger"
+# A version is restored from its files, and its number is known from the log: both stay.
+VERSIONS_KEPT = {
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+}
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Record:
     """The newest commit of a partition.
 
@@ -39,6 +44,7 @@ class Record:
         version: Version of the table that the commit made.
         run_id: Run that made it.
         recorded_at: When.
+        base: The version that it was merged into; None for the empty table.
     """
 
     position: str
@@ -46,6 +52,7 @@ class Record:
     version: int
     run_id: str
     recorded_at: datetime
+    base: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Lineage:
                     latest = replace(latest, root=metadata["base"], root_known=True)
             elif data_change:
                 unrecorded.append(version)
-        ordered = {record.partition: record for record in sorted(records.values())}
+        ordered = {record.partition: record for record in sorted(records.values(), key=lambda r: r.position)}
         return replace(latest, records=ordered, unrecorded=tuple(unrecorded))
 
 
@@ -153,6 +160,7 @@ def _record(version: int, metadata: Mapping[str, Any]) -> Record:
         version=version,
         run_id=metadata["run_id"],
         recorded_at=datetime.fromtimestamp(metadata["timestamp"] / 1000, UTC),
+        base=metadata["base"],
     )
 
 
@@ -174,20 +182,25 @@ def refuse_superseded(name: str, key: str, lineage: Lineage, position: str) -> N
         )
 
 
-def refuse_reordered(name: str, lineage: Lineage, definition: dg.PartitionsDefinition) -> None:
-    """Refuse static partitions whose list changed before its end: it is their order.
+def refuse_reordered(name: str, lineage: Lineage, definition: dg.PartitionsDefinition, key: str) -> None:
+    """Refuse partitions that were merged at another place: static keys that moved, a time window that begins elsewhere.
 
     Raises:
         InvalidMetadataError: Names the merged partitions that have moved, or are gone.
     """
-    if not isinstance(definition, dg.StaticPartitionsDefinition):
-        return
-    now = {key: position_of(key, definition) for key in definition.get_partition_keys()}
-    if moved := [r.partition for r in lineage.records.values() if now.get(r.partition) != r.position]:
+    if isinstance(definition, dg.StaticPartitionsDefinition):
+        keys = set(definition.get_partition_keys())
+        records = list(lineage.records.values())
+    else:
+        keys, records = {key}, [lineage.records[key]] if key in lineage.records else []
+    moved = [
+        r.partition for r in records if r.partition not in keys or position_of(r.partition, definition) != r.position
+    ]
+    if moved:
         raise InvalidMetadataError(
             f"a merge into {name!r} was refused",
-            why=f"partition(s) {listed(moved)} were merged at another place of the static partitions",
-            mend="add keys at the end of the list, and remove none",
+            why=f"partition(s) {listed(moved)} were merged at another place among the partitions",
+            mend="keep where time windows begin; add static keys at the end of their list, and remove none",
         )
 
 

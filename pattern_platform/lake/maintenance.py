@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,13 @@ from deltalake import DeltaTable
 from pattern_platform.errors import MissingVersionError, RetentionError, RowCountError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.commit import Commit, commit
-from pattern_platform.lake.files import scan_files, write_files, written_for
+from pattern_platform.lake.files import row_count, scan_files, write_files, written_for
+from pattern_platform.lake.lineage import VERSIONS_KEPT
 from pattern_platform.lake.lock import table_lock
+from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.merge import grouped
 from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
-from pattern_platform.lake.version_table import read_lineage
+from pattern_platform.lake.version_table import read_lineage, version_table_of
 from pattern_platform.lake.window import Window
 
 if TYPE_CHECKING:
@@ -52,30 +55,46 @@ def compact(table: Path, *, sort_by: Sequence[str] = (), durable: bool = False) 
         RowCountError: The rewritten files do not hold as many rows as the log says; nothing is committed.
         CommitConflictError: As of every commit.
     """
+    snapshot = open_table(table)
+    if snapshot is None:
+        return []
+    refuse_unwritable(snapshot)
+    groups = grouped(snapshot.files, sort_by[0] if sort_by else "path", snapshot.partition_columns)
+    return [
+        commit(
+            _opened(snapshot),
+            Window(),
+            partial(_rewritten, group=group.files, sort_by=sort_by, durable=durable),
+            metadata={"pattern": "compaction"},
+            durable=durable,
+        )
+        for group in groups
+        if group.files.height > 1
+    ]
 
-    def plan(snapshot: Snapshot) -> ChangeSet:
-        files = _next_group(snapshot, sort_by)
-        if files is None:
-            return ChangeSet(add=[], remove=snapshot.files.clear(), data_change=False)
-        rows = scan_files(snapshot.table, files, snapshot.schema, snapshot.partition_columns)
-        with written_for(snapshot.table) as written:
-            written.extend(
-                write_files(
-                    rows.sort(sort_by) if sort_by else rows,
-                    snapshot.table,
-                    keys={},
-                    partition_by=snapshot.partition_columns,
-                    durable=durable,
-                )
+
+def _opened(snapshot: Snapshot) -> Snapshot:
+    """The newest version; the known one where the table was removed meanwhile, for the commit to refuse."""
+    return open_table(snapshot.table) or snapshot
+
+
+def _rewritten(snapshot: Snapshot, group: pl.DataFrame, sort_by: Sequence[str], *, durable: bool) -> ChangeSet:
+    """The files of a group that are still live, as one."""
+    files = snapshot.files.join(group, on="path", how="semi", maintain_order="left")
+    rows = scan_files(snapshot.table, files, snapshot.schema, snapshot.partition_columns)
+    expected = sum(row_count(f, snapshot.table / p) for p, f in files.select("path", "num_records").iter_rows())
+    with written_for(snapshot.table) as written:
+        written.extend(
+            write_files(
+                rows.sort(sort_by) if sort_by else rows,
+                snapshot.table,
+                keys={},
+                partition_by=snapshot.partition_columns,
+                durable=durable,
             )
-            _refuse_other_count(snapshot, sum(file.rows for file in written), int(files["num_records"].sum()))
-        return ChangeSet(add=written, remove=files, written=written, data_change=False)
-
-    commits: list[Commit] = []
-    while (snapshot := open_table(table)) and _next_group(snapshot, sort_by) is not None:
-        refuse_unwritable(snapshot)
-        commits.append(commit(snapshot, Window(), plan, metadata={"pattern": "compaction"}, durable=durable))
-    return commits
+        )
+        _refuse_other_count(snapshot, sum(file.rows for file in written), expected)
+    return ChangeSet(add=written, remove=files, written=written, data_change=False)
 
 
 def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list[str]:
@@ -90,7 +109,7 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
         The removed files.
 
     Raises:
-        RetentionError: The retention is shorter than the longest run.
+        RetentionError: The retention is shorter than the longest run, or it is not known which versions were recorded.
     """
     if retention < longest_run:
         raise RetentionError(
@@ -101,9 +120,9 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
     snapshot = open_table(table)
     if snapshot is None:
         return []
+    _refuse_unknown_versions(snapshot)
     with table_lock(table):
-        current = open_table(table) or snapshot
-        return _vacuum(current, retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
+        return _vacuum(_opened(snapshot), retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
 
 
 def checkpoint(table: Path) -> None:
@@ -137,12 +156,6 @@ def orphans(table: Path, *, older_than: timedelta) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_ORPHAN, orient="row")
 
 
-def _next_group(snapshot: Snapshot, sort_by: Sequence[str]) -> pl.DataFrame | None:
-    """The first neighbours that fit into one file together."""
-    groups = grouped(snapshot.files, sort_by[0] if sort_by else "path", snapshot.partition_columns)
-    return next((group.files for group in groups if group.files.height > 1), None)
-
-
 def _vacuum(
     snapshot: Snapshot, *, retention_hours: int, dry_run: bool, full: bool = False, keep: bool = True
 ) -> list[str]:
@@ -159,11 +172,25 @@ def _recorded_versions(snapshot: Snapshot) -> list[int]:
     """The versions that a partition may be merged into again, and that can still be opened."""
     lineage = read_lineage(snapshot)
     recorded = [lineage.root, *(record.version for record in lineage.records.values())]
-    versions = []
-    for version in recorded:
+    versions = [version for version in recorded if version is not None]
+    if commit_path(snapshot.table, 0).exists():
+        return versions  # the log is whole
+    openable = []
+    for version in versions:
         with suppress(MissingVersionError):
-            versions += [open_version(snapshot.table, version).version] if version is not None else []
-    return versions
+            openable.append(open_version(snapshot.table, version).version)
+    return openable
+
+
+def _refuse_unknown_versions(snapshot: Snapshot) -> None:
+    """Refuse where the log was cleaned up although the table keeps versions, and the version table is gone too."""
+    keeps_versions = VERSIONS_KEPT.items() <= snapshot.properties.items()
+    if keeps_versions and not commit_path(snapshot.table, 0).exists() and not read_lineage(snapshot).root_known:
+        raise RetentionError(
+            f"a vacuum of table {snapshot.table.name!r} was refused",
+            why="its log was cleaned up and its version table is gone, so it is not known which versions are needed",
+            mend=f"bring back {version_table_of(snapshot.table).name} from a backup",
+        )
 
 
 def _refuse_other_count(snapshot: Snapshot, written: int, expected: int) -> None:

@@ -126,7 +126,8 @@ def _effective(changes: Changes, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.
     if changes.sequence is None:
         return found, found.clear().select(changes.keys)
     given = pl.concat([frame.select(*changes.keys, changes.sequence) for frame in (changes.upserts, changes.deletes)])
-    older = (pl.col(changes.sequence) < pl.col(_STORED)).fill_null(value=False)
+    stored = pl.col(_STORED).fill_nan(None) if found.schema[_STORED].is_float() else pl.col(_STORED)
+    older = (pl.col(changes.sequence) < stored).fill_null(value=False)
     ignored = found.join(given, on=changes.keys).filter(older).select(changes.keys)
     return found.join(ignored, on=changes.keys, how="anti"), ignored
 
@@ -150,17 +151,20 @@ def grouped(touched: pl.DataFrame, key: str, partition_columns: Sequence[str]) -
         key: The column by which they are neighbours.
         partition_columns: Physical partition columns; files of different partitions are never neighbours.
     """
-    groups: list[Group] = []
     order = [f"min.{c}" for c in (*partition_columns, key) if f"min.{c}" in touched.columns]
-    partition = [f"min.{c}" for c in partition_columns]
-    for file in (touched.sort(order) if order else touched).partition_by("path", maintain_order=True):
-        rows = int(file["num_records"].fill_null(ROWS_PER_FILE).sum())
-        last = groups[-1] if groups else None
-        if last and last.rows + rows <= MOST_ROWS and last.files[-1].select(partition).equals(file.select(partition)):
-            groups[-1] = Group(pl.concat([last.files, file]), last.rows + rows)
-        else:
-            groups.append(Group(file, rows))
-    return groups
+    files = touched.sort(order) if order else touched
+    counted = files["num_records"].fill_null(ROWS_PER_FILE).to_list()
+    partitions = (
+        files.select(f"min.{c}" for c in partition_columns).rows() if partition_columns else [()] * files.height
+    )
+    starts, rows = [], 0
+    for place, count in enumerate(counted):
+        if not place or rows + count > MOST_ROWS or partitions[place] != partitions[place - 1]:
+            starts.append(place)
+            rows = 0
+        rows += count
+    ends = [*starts[1:], files.height]
+    return [Group(files[start:end], sum(counted[start:end])) for start, end in zip(starts, ends, strict=False)]
 
 
 def _assigned(

@@ -7,7 +7,7 @@ Time windows are compared in UTC, so the two 01:00 hours of a clock change stay 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import dagster as dg
 import polars as pl
@@ -104,6 +104,23 @@ def position_of(key: str, definition: dg.PartitionsDefinition) -> str:
         start = definition.time_window_for_partition_key(key).start
         return start.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds")
     return f"{list(definition.get_partition_keys()).index(key):09}"
+
+
+def in_order(keys: Sequence[str], definition: dg.PartitionsDefinition | None) -> list[str]:
+    """Partition keys as their partitions follow each other, in time first; as given where they have no order."""
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        dimensions = sorted(
+            definition.partitions_defs,
+            key=lambda d: not isinstance(d.partitions_def, dg.TimeWindowPartitionsDefinition),
+        )
+        parts = {str(key): cast("dg.MultiPartitionKey", key).keys_by_dimension for key in keys}
+        for dimension in reversed(dimensions):
+            places = in_order(sorted({part[dimension.name] for part in parts.values()}), dimension.partitions_def)
+            keys = sorted(keys, key=lambda key, d=dimension.name, p=places: p.index(parts[str(key)][d]))
+        return list(keys)
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition | dg.StaticPartitionsDefinition):
+        return sorted(keys, key=lambda key: position_of(key, definition))
+    return list(keys)
 
 
 def keys_between(after: str | None, before: str, definition: dg.PartitionsDefinition) -> list[str]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
-from pattern_platform.lake.files import DataFile, partition_value
+from pattern_platform.lake.files import DataFile, partition_value, row_count
 from pattern_platform.lake.statistics import ColumnStatistics, has_bounds
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def _data_files(files: pl.DataFrame, snapshot: Snapshot) -> Iterator[DataFile]:
         yield DataFile(
             path=file["path"],
             size=file["size_bytes"],
-            rows=_rows(file["num_records"], snapshot.table / file["path"]),
+            rows=row_count(file["num_records"], snapshot.table / file["path"]),
             modified=file["modification_time"],
             partition_values={c: partition_value(file[f"partition.{c}"]) for c in snapshot.partition_columns},
             statistics={
@@ -66,8 +64,3 @@ def _data_files(files: pl.DataFrame, snapshot: Snapshot) -> Iterator[DataFile]:
                 if file[f"null_count.{c}"] is not None
             },
         )
-
-
-def _rows(counted: int | None, file: Path) -> int:
-    """The rows of a file; other writers need not count them."""
-    return pq.read_metadata(file).num_rows if counted is None else counted

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pattern_platform.errors import ChangedTypeError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.commit import checkpoint_if_due, commit, ready_table
 from pattern_platform.lake.files import write_files, written_for
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def replace_rows(
-    table: Path, rows: pl.DataFrame, window: Window, *, metadata: Mapping[str, object], partition_by: Sequence[str] = ()
+    table: Path,
+    rows: pl.DataFrame,
+    window: Window,
+    *,
+    metadata: Mapping[str, object],
+    partition_by: Sequence[str] = (),
+    durable: bool = False,
 ) -> None:
     """Replace the rows of a window, in one commit.
 
@@ -30,18 +37,28 @@ def replace_rows(
         window: Which rows they replace: all, or those of some physical partitions.
         metadata: Kept in the commit.
         partition_by: Physical partition columns.
+        durable: Whether they are synced to the disk.
+
+    Raises:
+        ChangedTypeError: The table keeps a column with another type.
     """
     snapshot = open_table(table)
     schema = {**snapshot.schema, **rows.schema} if snapshot else rows.schema
+    if changed := [c for c, t in snapshot.schema.items() if t != schema[c]] if snapshot else []:
+        raise ChangedTypeError(
+            f"{rows.height} row(s) for table {table.name!r} were refused",
+            why=f"it keeps column(s) {', '.join(changed)} with another type, from before the data table was made anew",
+            mend=f"move {table.name} away, then run again",
+        )
     complete = rows.lazy().select(
         pl.col(c) if c in rows.columns else pl.lit(None, dtype=t).alias(c) for c, t in schema.items()
     )
     with written_for(table) as batch:
-        batch.extend(write_files(complete, table, keys={}, partition_by=partition_by))
+        batch.extend(write_files(complete, table, keys={}, partition_by=partition_by, durable=durable))
         snapshot = ready_table(table, snapshot, pl.Schema(schema), partition_by=partition_by, properties={})
 
     def plan(current: Snapshot) -> ChangeSet:
         inside, _ = window.split(current.files)
         return ChangeSet(add=batch, remove=inside)
 
-    checkpoint_if_due(commit(snapshot, window, plan, batch=batch, metadata=metadata))
+    checkpoint_if_due(commit(snapshot, window, plan, batch=batch, metadata=metadata, durable=durable))

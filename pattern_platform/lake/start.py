@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pattern_platform.errors import (
+    ChangedTypeError,
     MissingVersionError,
     UnrecordedCommitError,
     UnrecordedPartitionError,
@@ -73,7 +74,7 @@ def start_of(write: Write, current: Snapshot, key: str) -> Start:
     lineage = read_lineage(current)
     definition = write.partitions
     position = position_of(key, definition)
-    refuse_reordered(write.name, lineage, definition)
+    refuse_reordered(write.name, lineage, definition, key)
     earlier = lineage.before(position)
     previous = earlier[-1] if earlier else None
     hole = keys_between(previous.position if previous else None, key, definition)
@@ -85,6 +86,8 @@ def start_of(write: Write, current: Snapshot, key: str) -> Start:
     if newest is None or newest == previous:
         return Start(current.files, current.version if current.files.height else None, after, None, hole)
     base = previous.version if previous else lineage.root
+    if (own := lineage.records.get(key)) and own.base is not None and own.base > (base or 0) and _accepts(write):
+        base = own.base  # what others changed between the two runs was accepted, and stays
     if base is None:
         return Start(current.files.clear(), None, after, 0, hole)
     files = _restorable(current, base)
@@ -96,18 +99,23 @@ def start_of(write: Write, current: Snapshot, key: str) -> Start:
 def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
     """The files of a version; None where its log or one of its files is gone."""
     try:
-        files = open_version(current.table, version).files
+        older = open_version(current.table, version)
     except MissingVersionError:
         return None
-    return None if missing_files(current.table, files) else files
+    if changed := [c for c, t in older.schema.items() if t != current.schema.get(c, t)]:
+        raise ChangedTypeError(
+            f"a restore of version {version} of table {current.table.name!r} was refused",
+            why=f"column(s) {listed(changed)} had another type then",
+            mend="let the asset make a new table, and replay its partitions",
+        )
+    return None if missing_files(current.table, older.files) else older.files
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
 def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage) -> None:
-    declared = cast("StatefulMergerDeclaration", write.declaration)
-    if not lineage.unrecorded or declared.foreign_commits == "accept" or _undone(current, lineage.unrecorded):
+    if not lineage.unrecorded or _accepts(write) or _undone(current, lineage.unrecorded):
         return
     raise UnrecordedCommitError(
         f"a merge into {write.name!r} was refused",
@@ -116,6 +124,10 @@ def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage
         mend=(f'undo it, DeltaTable("{write.table}").restore({lineage.newest.version}), or ' if lineage.newest else "")
         + 'set the asset metadata "foreign_commits": "accept"',
     )
+
+
+def _accepts(write: Write) -> bool:
+    return cast("StatefulMergerDeclaration", write.declaration).foreign_commits == "accept"
 
 
 def _undone(current: Snapshot, unrecorded: Sequence[int]) -> bool:

@@ -6,13 +6,15 @@ another table, or when someone else wrote it last. So it can be lost, or lag beh
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from deltalake.exceptions import DeltaError
 
-from pattern_platform.errors import MissingTableError, UnsupportedStorageError
+from pattern_platform.errors import MissingTableError, PatternPlatformError, UnsupportedStorageError
 from pattern_platform.lake.lineage import Lineage, Record, read_commits, tip_of
 from pattern_platform.lake.side_table import replace_rows
 from pattern_platform.lake.snapshot import open_table
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pattern_platform.lake.snapshot import Snapshot
 
 SUFFIX = "__versions"
+_log = logging.getLogger(__name__)
 COLUMNS = ("execution_time", "table_version", "status", "run_id", "recorded_at")
 _SCHEMA = pl.Schema(
     {
@@ -33,6 +36,7 @@ _SCHEMA = pl.Schema(
         "run_id": pl.String,
         "recorded_at": pl.Datetime("us", "UTC"),
         "position": pl.String,
+        "base": pl.Int64,
     }
 )
 
@@ -134,6 +138,7 @@ def version_frame(lineage: Lineage) -> pl.DataFrame:
             r.run_id,
             r.recorded_at,
             r.position,
+            r.base,
         )
         for r in lineage.records.values()
     ]
@@ -142,16 +147,17 @@ def version_frame(lineage: Lineage) -> pl.DataFrame:
 
 def _recorded(snapshot: Snapshot) -> Lineage:
     """The lineage as the version table has it; an empty one where it is not this table's, or not the platform's."""
-    versions = open_table(version_table_of(snapshot.table))
-    if versions is None:
+    try:
+        versions = open_table(version_table_of(snapshot.table))
+        about = _about(versions) if versions else {}
+        if versions is None or about.get("of") != snapshot.table_id:
+            return Lineage()
+        rows = versions.scan(Window()).sort("position").collect()
+    except (OSError, DeltaError, pl.exceptions.PolarsError, PatternPlatformError) as error:
+        _log.warning("the version table of %s cannot be read, and is rebuilt: %s", snapshot.table.name, error)
         return Lineage()
-    written = list(read_commits(versions.table, versions.version - 1, versions.version))
-    about = written[0][1] if written else {}
-    if about.get("of") != snapshot.table_id:
-        return Lineage()
-    rows = versions.scan(Window()).sort("position").collect()
     records = (
-        Record(r["position"], r["execution_time"], r["table_version"], r["run_id"], r["recorded_at"])
+        Record(r["position"], r["execution_time"], r["table_version"], r["run_id"], r["recorded_at"], r["base"])
         for r in rows.iter_rows(named=True)
     )
     lineage = Lineage(
@@ -163,6 +169,15 @@ def _recorded(snapshot: Snapshot) -> Lineage:
         root_known=about["root_known"],
     )
     return lineage if _is_past_of(lineage, snapshot) else Lineage()
+
+
+def _about(versions: Snapshot) -> dict[str, Any]:
+    """What the platform noted when it wrote the version table last; nothing where someone else changed it since."""
+    for version in range(versions.version, -1, -1):
+        for _, metadata, data_change in read_commits(versions.table, version - 1, version):
+            if "of" in metadata or data_change:
+                return metadata
+    return {}
 
 
 def _is_past_of(lineage: Lineage, snapshot: Snapshot) -> bool:

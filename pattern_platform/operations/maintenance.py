@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 from deltalake.exceptions import DeltaError
 
 from pattern_platform.errors import PatternPlatformError
 from pattern_platform.lake.declarations import MergerDeclaration, parse
-from pattern_platform.lake.io_manager import DeltaIOManager
+from pattern_platform.lake.io_manager import DeltaIOManager, Durability
 from pattern_platform.lake.maintenance import checkpoint, compact, orphans, vacuum
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.version_table import version_table_of
@@ -37,11 +38,19 @@ class Upkeep(dg.Config):
 
 @dataclass(frozen=True)
 class _Table:
-    """A table, and the columns that its rows are looked up by; None where each partition has its own files."""
+    """A table to look after.
+
+    Args:
+        name: Of the asset, with the suffix of a side table.
+        path: Directory of the table.
+        sort_by: Columns that its rows are looked up by; None where each partition has files of its own.
+        durable: Whether writes are synced to the disk.
+    """
 
     name: str
     path: Path
     sort_by: tuple[str, ...] | None
+    durable: bool
 
 
 def maintenance_assets(
@@ -68,7 +77,7 @@ def maintenance_assets(
         merged = [table for table in tables if table.sort_by]  # the others keep the files of a partition together
 
         def done(table: _Table) -> dict[str, Any]:
-            commits = compact(table.path, sort_by=table.sort_by or ())
+            commits = compact(table.path, sort_by=table.sort_by or (), durable=table.durable)
             return {
                 "files_removed": sum(commit.change_set.remove.height for commit in commits),
                 "files_added": sum(len(commit.change_set.add) for commit in commits),
@@ -119,9 +128,11 @@ def _tables(assets: Iterable[dg.AssetsDefinition], managers: Mapping[str, DeltaI
                 continue
             name, path = spec.key.to_user_string(), manager.table_path(spec.key)
             declared = parse(manager.declaration, spec.metadata, of=f"asset {name!r}")
-            yield _Table(name, path, declared.merge_keys if isinstance(declared, MergerDeclaration) else None)
+            durable = manager.durability is Durability.FSYNC
+            keys = declared.merge_keys if isinstance(declared, MergerDeclaration) else None
+            yield _Table(name, path, keys, durable)
             for side in (version_table_of(path), quarantine_of(path)):
-                yield _Table(f"{name}{side.name.removeprefix(path.name)}", side, None)
+                yield _Table(f"{name}{side.name.removeprefix(path.name)}", side, None, durable)
 
 
 def _each(tables: Iterable[_Table], work: Callable[[_Table], dict[str, Any]]) -> dg.MaterializeResult:
@@ -130,7 +141,7 @@ def _each(tables: Iterable[_Table], work: Callable[[_Table], dict[str, Any]]) ->
         try:
             if open_table(table.path) is not None:
                 done.append({"table": table.name, **work(table)})
-        except (OSError, DeltaError, PatternPlatformError) as error:
+        except (OSError, DeltaError, pl.exceptions.PolarsError, PatternPlatformError) as error:
             failed.append(f"{table.name}: {error}")
     if failed:
         raise dg.Failure(description="\n\n".join(failed), metadata={"done": len(done), "failed": len(failed)})

@@ -17,7 +17,7 @@ from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
 from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
-from pattern_platform.orchestration.versions import superseded_check, version_table_asset
+from pattern_platform.orchestration.merged_tables import superseded_check, unique_in_table_check, version_table_asset
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.visits import device_updates
 from pattern_platform.visits.assets import LOOKBACK
@@ -123,7 +123,7 @@ ASSETS = [
 ]
 CHECKS = [
     *ingestion_checks(DEVICE_UPDATES),
-    unique_check(devices.key, ["id"], DAYS),
+    unique_in_table_check(devices.key, ["id"], "stateful_merger"),
     unique_check(served_devices.key, ["id"], DAYS),
     superseded_check(devices.key, "stateful_merger"),
 ]

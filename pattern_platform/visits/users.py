@@ -12,7 +12,7 @@ import polars as pl
 from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
 from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.lake.schema import described
-from pattern_platform.orchestration.checks import unique_check
+from pattern_platform.orchestration.merged_tables import unique_in_table_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.visits.assets import HOURS, LOOKBACK
 from pattern_platform.visits.contract import UserChange
@@ -64,7 +64,7 @@ def users(changes: pl.LazyFrame) -> pl.LazyFrame:
 
 
 ASSETS = [*ingestion_assets(USER_CHANGES, automation_condition=aligned_fan_in(LOOKBACK)), users]
-CHECKS = [*ingestion_checks(USER_CHANGES), unique_check(users.key, ["user_id"], HOURS)]
+CHECKS = [*ingestion_checks(USER_CHANGES), unique_in_table_check(users.key, ["user_id"], "merger")]
 INGEST = dg.define_asset_job(
     "ingest_user_changes",
     description="One landed hour of changes. What follows from it, the conditions of the assets request.",

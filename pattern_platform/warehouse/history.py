@@ -149,7 +149,7 @@ def extended(lineage: Lineage, key: str, position: str, run_id: str) -> Lineage:
 
 def _lineage(records: Iterable[Record]) -> Lineage:
     """A lineage from its records alone; the newest of them is the last commit."""
-    ordered = {record.partition: record for record in sorted(records)}
+    ordered = {record.partition: record for record in sorted(records, key=lambda record: record.position)}
     return Lineage(version=max(record.version for record in ordered.values()), records=ordered)
 
 

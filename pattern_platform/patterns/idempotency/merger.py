@@ -21,7 +21,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import dagster as dg
 import polars as pl
 
 from pattern_platform.errors import InvalidMetadataError
@@ -31,7 +30,7 @@ from pattern_platform.lake.commit import Commit, commit, ready_table
 from pattern_platform.lake.declarations import MergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import DeltaIOManager, Durability
 from pattern_platform.lake.merge import plan_merge
-from pattern_platform.lake.partitions import position_of
+from pattern_platform.lake.partitions import in_order
 from pattern_platform.lake.side_table import replace_rows
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.window import Bound, Window
@@ -72,7 +71,7 @@ class MergerIOManager(DeltaIOManager):
         self.refuse_run(write)
         if declared.bad_rows == "quarantine":
             for part, _, bad in parts:
-                _quarantine(part, bad)
+                _quarantine(part, bad, durable=self.durability is Durability.FSYNC)
         commits: list[Commit] = []
         for part, changes, bad in parts:
             snapshot = ready_table(
@@ -137,13 +136,6 @@ def _parts(write: Write, batch: pl.DataFrame) -> Iterator[tuple[Write, pl.DataFr
         )
 
 
-def in_order(keys: Sequence[str], definition: dg.PartitionsDefinition | None) -> list[str]:
-    """Partition keys as their partitions follow each other, or as they are given where they have no order."""
-    if isinstance(definition, dg.TimeWindowPartitionsDefinition | dg.StaticPartitionsDefinition):
-        return sorted(keys, key=lambda key: position_of(key, definition))
-    return list(keys)
-
-
 def _refuse_reserved(given: pl.Schema, name: str) -> None:
     if reserved := [column for column in (_PARTITION, _RUN, _REASON) if column in given]:
         raise InvalidMetadataError(
@@ -153,19 +145,22 @@ def _refuse_reserved(given: pl.Schema, name: str) -> None:
         )
 
 
-def _quarantine(write: Write, bad: pl.DataFrame) -> None:
-    """Replace what an earlier run of the partition set aside; without partitions every run is one of its own."""
+def _quarantine(write: Write, bad: pl.DataFrame, *, durable: bool) -> None:
+    """Replace what an earlier run of the partition set aside; without partitions every run is one of its own.
+
+    Where no column tells the rows of several partitions apart, they are set aside under the first.
+    """
     table = quarantine_of(write.table)
     if bad.is_empty() and open_table(table) is None:
         return
     keys = write.keys or [str(write.metadata["run_id"])]
-    partition = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
     replace_rows(
         table,
         bad.rename({REASON: _REASON}).with_columns(
-            pl.lit(partition).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)
+            pl.lit(keys[0]).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)
         ),
-        Window({_PARTITION: pl.String()}, {key: (Bound(key),) for key in {*keys, partition}}),
+        Window({_PARTITION: pl.String()}, {key: (Bound(key),) for key in keys}),
         metadata={"pattern": "quarantine", **write.metadata},
         partition_by=[_PARTITION],
+        durable=durable,
     )

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import polars as pl
 from deltalake.exceptions import DeltaError
 
 from pattern_platform.errors import InvalidMetadataError, PatternPlatformError
@@ -29,13 +30,13 @@ from pattern_platform.lake.checks import listed
 from pattern_platform.lake.commit import commit
 from pattern_platform.lake.declarations import StatefulMergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import Durability
-from pattern_platform.lake.lineage import STATEFUL, refuse_undivided
+from pattern_platform.lake.lineage import STATEFUL, VERSIONS_KEPT, refuse_undivided
 from pattern_platform.lake.merge import plan_merge
-from pattern_platform.lake.partitions import position_of, refuse_unordered
+from pattern_platform.lake.partitions import in_order, position_of, refuse_unordered
 from pattern_platform.lake.restore import restored
 from pattern_platform.lake.start import start_of
-from pattern_platform.lake.version_table import write_version_table
-from pattern_platform.patterns.idempotency.merger import MergerIOManager, bounds, in_order
+from pattern_platform.lake.version_table import read_lineage, write_version_table
+from pattern_platform.patterns.idempotency.merger import MergerIOManager, bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,18 +49,12 @@ if TYPE_CHECKING:
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.write import Write
 
-_FOR_TEN_YEARS = "interval 3650 days"
-
 
 class StatefulMergerIOManager(MergerIOManager):
     """Restore the previous partition's version and merge by ``merge_keys``, in one commit."""
 
     declaration: ClassVar[type[TableDeclaration]] = StatefulMergerDeclaration
-    # A version is restored from its files, and its number is known from the log: both stay.
-    default_properties: ClassVar[dict[str, str]] = {
-        "delta.logRetentionDuration": _FOR_TEN_YEARS,
-        "delta.deletedFileRetentionDuration": _FOR_TEN_YEARS,
-    }
+    default_properties: ClassVar[dict[str, str]] = VERSIONS_KEPT
 
     def refuse_properties(self) -> None:
         """Refuse ``table_properties`` that would let versions go.
@@ -117,6 +112,10 @@ class StatefulMergerIOManager(MergerIOManager):
             durable=durable,
         )
 
+    def superseded_partitions(self, snapshot: Snapshot, keys: Sequence[str]) -> list[str]:
+        """The superseded ones."""
+        return [record.partition for record in read_lineage(snapshot).superseded if record.partition in set(keys)]
+
     def after_commit(self, context: dg.OutputContext, write: Write, commits: Sequence[Commit]) -> None:
         """Warn of holes, bring the version table in line, and show what is superseded."""
         for made in commits:
@@ -124,7 +123,7 @@ class StatefulMergerIOManager(MergerIOManager):
                 context.log.warning("%s: partition(s) %s missing, never merged", write.name, listed(hole))
         try:
             lineage = write_version_table(write.table)
-        except (OSError, DeltaError, PatternPlatformError) as error:
+        except (OSError, DeltaError, pl.exceptions.PolarsError, PatternPlatformError) as error:
             # The versions are in the commits; the table that shows them is made again by the next run.
             context.log.warning("the version table of %s is behind: %s", write.name, error)
             return

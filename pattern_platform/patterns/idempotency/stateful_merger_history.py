@@ -26,16 +26,26 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from pattern_platform.errors import InvalidMetadataError, MissingPartitionsError, MissingTableError
+from pattern_platform.errors import (
+    InvalidMetadataError,
+    MissingPartitionsError,
+    MissingTableError,
+    SupersededPartitionsError,
+)
 from pattern_platform.lake.changes import changes_of, refuse_declaration
 from pattern_platform.lake.checks import listed, refuse_outside
 from pattern_platform.lake.declarations import InputDeclaration, StatefulMergerDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
-from pattern_platform.lake.lineage import Lineage, refuse_reordered, refuse_superseded, refuse_undivided
-from pattern_platform.lake.partitions import keys_between, position_of, refuse_unordered, window_of
+from pattern_platform.lake.lineage import (
+    Lineage,
+    refuse_reordered,
+    refuse_superseded,
+    refuse_undivided,
+    replay_commands,
+)
+from pattern_platform.lake.partitions import in_order, keys_between, position_of, refuse_unordered, window_of
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
 from pattern_platform.lake.window import Window
-from pattern_platform.patterns.idempotency.merger import in_order
 from pattern_platform.warehouse.database import connected, path_of, quoted, transaction
 from pattern_platform.warehouse.history import (
     DELETED,
@@ -117,6 +127,14 @@ class HistoryMergerIOManager(dg.ConfigurableIOManager):
                     mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
                 )
             context.log.warning("%s", why)
+        if stale := [record.partition for record in lineage.superseded if record.partition in set(keys)]:
+            if not declared.allow_missing_partitions:
+                raise SupersededPartitionsError(
+                    f"input {context.name!r} was refused",
+                    why=f"partition(s) {listed(stale)} of {name!r} are superseded",
+                    mend=f"replay them in this order:\n{replay_commands(name, stale)}",
+                )
+            context.log.warning("%s: partition(s) %s are superseded", name, listed(stale))
         if lineage.records:
             state = state.filter(_window(keys, definition, declaration, state.schema).rows)
             if unknown := [c for c in declared.columns or () if c not in state.columns]:
@@ -154,13 +172,13 @@ def _merge(
     lineage = tables.lineage()
     if lineage.records:
         tables.refuse_other_keys(declared.merge_keys)
-    refuse_reordered(tables.asset, lineage, definition)
     batch = _fitted(batch, tables.schema if lineage.records else None, declared, tables.asset)
     window = _window(keys, definition, declared, batch.schema)
     refuse_undivided(tables.asset, keys, window)
     refuse_outside(batch.lazy(), window)
     for key in keys:
         position = position_of(key, definition)
+        refuse_reordered(tables.asset, lineage, definition, key)
         refuse_superseded(tables.asset, key, lineage, position)
         earlier = lineage.before(position)
         if hole := keys_between(earlier[-1].position if earlier else None, key, definition):

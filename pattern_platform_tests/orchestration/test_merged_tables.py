@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pattern_platform import StatefulMergerIOManager, read_version_table
 from pattern_platform.cli import app
-from pattern_platform.orchestration.versions import superseded_check, version_table_asset
+from pattern_platform.orchestration.merged_tables import superseded_check, unique_in_table_check, version_table_asset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,3 +114,23 @@ def test_the_command_says_when_there_is_no_such_table(tmp_path: Path, monkeypatc
     said = CliRunner().invoke(app, ["versions", "clean/nothing"])
     assert said.exit_code == 1
     assert "there is no such table" in said.output
+
+
+def test_a_key_under_two_days_is_noticed(tmp_path: Path) -> None:
+    """Each day alone has it once; a table that someone else appended to does not."""
+    devices = Devices(tmp_path)
+    devices.assets.append(unique_in_table_check(KEY, ["id"], "stateful_merger"))
+    evaluations = devices.run(5).get_asset_check_evaluations()
+    assert all(evaluation.passed for evaluation in evaluations)
+    table = devices.lake / "clean/devices"
+    pl.read_delta(str(table)).write_delta(str(table), mode="append")
+    result = dg.materialize(
+        devices.assets,
+        selection=dg.AssetSelection.checks(dg.AssetCheckKey(KEY, "unique_id")),
+        instance=devices.instance,
+        resources={"stateful_merger": StatefulMergerIOManager(root_uri=str(devices.lake))},
+        raise_on_error=False,
+    )
+    (failed,) = result.get_asset_check_evaluations()
+    assert not failed.passed
+    assert failed.metadata["duplicated"].value == 2

@@ -1,5 +1,6 @@
-"""The versions of a stateful merger in Dagster: the version table as an asset, and a check that nothing waits."""
+"""Merged tables in Dagster: the version table as an asset, and checks of what no single partition tells."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -7,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from pattern_platform.lake.lineage import replay_commands
+from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.version_table import (
     COLUMNS,
     SUFFIX,
@@ -15,6 +17,7 @@ from pattern_platform.lake.version_table import (
     version_table_of,
     write_version_table,
 )
+from pattern_platform.lake.window import Window
 
 if TYPE_CHECKING:
     from pattern_platform.lake.io_manager import DeltaIOManager
@@ -77,6 +80,34 @@ def superseded_check(asset: dg.AssetKey, io_manager_key: str) -> dg.AssetChecksD
         return dg.AssetCheckResult(passed=not superseded, metadata=metadata)
 
     return no_superseded_partition
+
+
+def unique_in_table_check(asset: dg.AssetKey, columns: Sequence[str], io_manager_key: str) -> dg.AssetChecksDefinition:
+    """A blocking check that some columns identify a row of the whole table, whichever partition wrote it.
+
+    Args:
+        asset: The asset.
+        columns: Columns of the key.
+        io_manager_key: Its IO manager.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name="unique_" + "_".join(columns),
+        description=f"{', '.join(columns)}: unique in the whole table, and never null.",
+        blocking=True,
+        required_resource_keys={io_manager_key},
+    )
+    def is_unique(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        snapshot = open_table(_table(context.resources, io_manager_key, asset))
+        keys = snapshot.scan(Window()).select(columns).collect() if snapshot else pl.DataFrame()
+        duplicated = int(keys.is_duplicated().sum()) if keys.height else 0
+        null = sum(keys.null_count().row(0)) if keys.height else 0
+        return dg.AssetCheckResult(
+            passed=not duplicated and not null, metadata={"rows": keys.height, "duplicated": duplicated, "null": null}
+        )
+
+    return is_unique
 
 
 def _table(resources: Any, io_manager_key: str, asset: dg.AssetKey) -> Path:  # noqa: ANN401 - a class made at run time
