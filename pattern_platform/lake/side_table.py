@@ -9,11 +9,11 @@ import polars as pl
 from pattern_platform.errors import ChangedTypeError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.commit import checkpoint_if_due, commit, ready_table
-from pattern_platform.lake.files import write_files, written_for
+from pattern_platform.lake.files import write_files
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pattern_platform.lake.snapshot import Snapshot
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def replace_rows(
     table: Path,
-    rows: pl.DataFrame,
+    made: Callable[[], tuple[pl.DataFrame, Mapping[str, object]]],
     window: Window,
     *,
     metadata: Mapping[str, object],
@@ -33,7 +33,8 @@ def replace_rows(
 
     Args:
         table: Directory of the table; it is made, and gets new columns, as the rows ask for.
-        rows: The rows, with types that Delta Lake stores.
+        made: Makes the rows, with types that Delta Lake stores, and what the commit keeps of them; asked again where
+            another writer was faster.
         window: Which rows they replace: all, or those of some physical partitions.
         metadata: Kept in the commit.
         partition_by: Physical partition columns.
@@ -43,22 +44,22 @@ def replace_rows(
         ChangedTypeError: The table keeps a column with another type.
     """
     snapshot = open_table(table)
-    schema = {**snapshot.schema, **rows.schema} if snapshot else rows.schema
+    given = made()[0].schema
+    schema = {**snapshot.schema, **given} if snapshot else given
     if changed := [c for c, t in snapshot.schema.items() if t != schema[c]] if snapshot else []:
         raise ChangedTypeError(
-            f"{rows.height} row(s) for table {table.name!r} were refused",
+            f"rows for table {table.name!r} were refused",
             why=f"it keeps column(s) {', '.join(changed)} with another type, from before the data table was made anew",
             mend=f"move {table.name} away, then run again",
         )
-    complete = rows.lazy().select(
-        pl.col(c) if c in rows.columns else pl.lit(None, dtype=t).alias(c) for c, t in schema.items()
-    )
-    with written_for(table) as batch:
-        batch.extend(write_files(complete, table, keys={}, partition_by=partition_by, durable=durable))
-        snapshot = ready_table(table, snapshot, pl.Schema(schema), partition_by=partition_by, properties={})
 
     def plan(current: Snapshot) -> ChangeSet:
-        inside, _ = window.split(current.files)
-        return ChangeSet(add=batch, remove=inside)
+        rows, about = made()
+        complete = rows.lazy().select(
+            pl.col(c) if c in rows.columns else pl.lit(None, dtype=t).alias(c) for c, t in schema.items()
+        )
+        files = write_files(complete, table, keys={}, partition_by=partition_by, durable=durable)
+        return ChangeSet(add=files, remove=window.split(current.files)[0], written=files, metadata=about)
 
-    checkpoint_if_due(commit(snapshot, window, plan, batch=batch, metadata=metadata, durable=durable))
+    ready = ready_table(table, snapshot, pl.Schema(schema), partition_by=partition_by, properties={})
+    checkpoint_if_due(commit(ready, window, plan, metadata=metadata, durable=durable))

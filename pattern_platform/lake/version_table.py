@@ -100,17 +100,25 @@ def write_version_table(table: Path) -> Lineage:
         return Lineage()
     lineage = read_lineage(snapshot)
     if lineage != _recorded(snapshot):
-        rows = version_frame(lineage)
-        about = {
-            "of": snapshot.table_id,
-            "version": lineage.version,
-            "tip": lineage.tip,
-            "unrecorded": list(lineage.unrecorded),
-            "root": lineage.root,
-            "root_known": lineage.root_known,
-        }
-        replace_rows(version_table_of(table), rows, Window(), metadata={"pattern": "version_table", **about})
+
+        def newest() -> tuple[pl.DataFrame, dict[str, object]]:
+            current = open_table(table) or snapshot
+            return _as_stored(read_lineage(current), current)
+
+        replace_rows(version_table_of(table), newest, Window(), metadata={"pattern": "version_table"})
     return lineage
+
+
+def _as_stored(lineage: Lineage, snapshot: Snapshot) -> tuple[pl.DataFrame, dict[str, object]]:
+    """The rows of the version table, and what its commit notes about them."""
+    return version_frame(lineage), {
+        "of": snapshot.table_id,
+        "version": lineage.version,
+        "tip": lineage.tip,
+        "unrecorded": list(lineage.unrecorded),
+        "root": lineage.root,
+        "root_known": lineage.root_known,
+    }
 
 
 class _LastRead(threading.local):

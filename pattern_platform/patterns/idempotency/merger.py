@@ -154,11 +154,12 @@ def _quarantine(write: Write, bad: pl.DataFrame, *, durable: bool) -> None:
     if bad.is_empty() and open_table(table) is None:
         return
     keys = write.keys or [str(write.metadata["run_id"])]
+    rows = bad.rename({REASON: _REASON}).with_columns(
+        pl.lit(keys[0]).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)
+    )
     replace_rows(
         table,
-        bad.rename({REASON: _REASON}).with_columns(
-            pl.lit(keys[0]).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)
-        ),
+        lambda: (rows, {}),
         Window({_PARTITION: pl.String()}, {key: (Bound(key),) for key in keys}),
         metadata={"pattern": "quarantine", **write.metadata},
         partition_by=[_PARTITION],
