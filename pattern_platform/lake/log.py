@@ -11,13 +11,15 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pattern_platform.errors import TornCommitError, UnreadableLogError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
     from pathlib import Path
+
+_DIGITS = 20  # of a version in a file's name
 
 
 def commit_path(table: Path, version: int) -> Path:
     """The file of the log that makes a version."""
-    return table / "_delta_log" / f"{version:020}.json"
+    return table / "_delta_log" / f"{version:0{_DIGITS}}.json"
 
 
 def commit_file(table: Path, version: int) -> tuple[int, int] | None:
@@ -67,3 +69,15 @@ def checkpoint_version(table: Path) -> int:
         return int(json.loads((table / "_delta_log" / "_last_checkpoint").read_bytes())["version"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return -1  # engines do without it, and so does this check
+
+
+def is_in_log(version: int, names: Collection[str]) -> bool:
+    """Whether a version can be read from a log: all commits up to it are there, or those after a checkpoint.
+
+    Args:
+        version: The version.
+        names: The names of the files of the log.
+    """
+    checkpoints = [int(name[:_DIGITS]) for name in names if ".checkpoint." in name and name[:_DIGITS].isdecimal()]
+    start = max((checkpoint + 1 for checkpoint in checkpoints if checkpoint <= version), default=0)
+    return all(f"{commit:0{_DIGITS}}.json" in names for commit in range(start, version + 1))

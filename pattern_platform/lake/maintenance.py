@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 from deltalake import DeltaTable
 
-from pattern_platform.errors import MissingVersionError, RetentionError, RowCountError
+from pattern_platform.errors import RetentionError, RowCountError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.commit import Commit, commit
 from pattern_platform.lake.files import row_count, scan_files, write_files, written_for
 from pattern_platform.lake.lineage import VERSIONS_KEPT
 from pattern_platform.lake.lock import table_lock
-from pattern_platform.lake.log import commit_path
+from pattern_platform.lake.log import commit_path, is_in_log
 from pattern_platform.lake.merge import grouped
-from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
+from pattern_platform.lake.snapshot import open_table, refuse_unwritable
 from pattern_platform.lake.version_table import read_lineage, version_table_of
 from pattern_platform.lake.window import Window
 
@@ -169,17 +169,13 @@ def _vacuum(
 
 
 def _recorded_versions(snapshot: Snapshot) -> list[int]:
-    """The versions that a partition may be merged into again, and that can still be opened."""
+    """The versions that a partition may be merged into again, and that the log still holds."""
     lineage = read_lineage(snapshot)
     recorded = [lineage.root, *(record.version for record in lineage.records.values())]
     versions = [version for version in recorded if version is not None]
-    if commit_path(snapshot.table, 0).exists():
-        return versions  # the log is whole
-    openable = []
-    for version in versions:
-        with suppress(MissingVersionError):
-            openable.append(open_version(snapshot.table, version).version)
-    return openable
+    # Listed, not tried: a version that cannot be opened just now is needed all the same, and stops the vacuum.
+    log = {path.name for path in (snapshot.table / "_delta_log").iterdir()}
+    return [version for version in versions if is_in_log(version, log)]
 
 
 def _refuse_unknown_versions(snapshot: Snapshot) -> None:
