@@ -14,13 +14,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth, memory, peers, read, write
+from benchmarks import growth, memory, merge, peers, read, stateful, write
 from benchmarks.measure import Bench, Load, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CASES = {"write": write.run, "read": read.run, "growth": growth.run, "memory": memory.run, "peers": peers.run}
+_CASES = {
+    "write": write.run,
+    "read": read.run,
+    "growth": growth.run,
+    "memory": memory.run,
+    "peers": peers.run,
+    "merge": merge.run,
+    "stateful": stateful.run,
+}
 _WITH_PEER = {"memory", "peers"}
 _ROUNDS, _QUICK_ROUNDS = 9, 3
 _WIDTH = 190  # of the table where the output is no terminal

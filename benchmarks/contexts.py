@@ -28,7 +28,12 @@ def day(index: int) -> str:
 
 
 def output(
-    table: str, first: str, last: str | None = None, *, config: Mapping[str, Any] | None = None
+    table: str,
+    first: str,
+    last: str | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> dg.OutputContext:
     """The output of an asset for a partition key or a range of them, as a run of Dagster gives it.
 
@@ -37,6 +42,7 @@ def output(
         first: First partition key, of an hour or of a day.
         last: Last partition key.
         config: Configuration of the IO manager, for those that ask the context for it.
+        metadata: Metadata of the asset; without it, the partition column alone.
     """
     hourly = ":" in first
     return dg.build_output_context(
@@ -44,7 +50,7 @@ def output(
         asset_key=[PREFIX, table],
         asset_partitions_def=HOURS if hourly else DAYS,
         asset_partition_key_range=dg.PartitionKeyRange(first, last or first),
-        definition_metadata={"partition_expr": "ts" if hourly else "day"},
+        definition_metadata=metadata or {"partition_expr": "ts" if hourly else "day"},
         resource_config=config,
         run_id="benchmark",
     )

@@ -63,6 +63,41 @@ def daily(rows: int, start: dt.datetime, days: int = 1) -> pl.DataFrame:
     return frame.select(pl.col("ts").dt.date().alias("day"), pl.exclude("ts"))
 
 
+def keyed_day(number: int, rows: int) -> pl.DataFrame:
+    """One day of :func:`daily` with a unique, even key ``id``, which grows from day to day and within a day."""
+    first = 2 * number * rows
+    return daily(rows, START + number * DAY).select(pl.int_range(first, first + 2 * rows, 2).alias("id"), pl.all())
+
+
+def changes_of_day(number: int, rows: int, changes: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Changes by key, spread evenly over a day: 80 % updates, 10 % soft deletes, 10 % inserts; and what undoes them.
+
+    Args:
+        number: Of the day.
+        rows: Rows of the day, see :func:`keyed_day`.
+        changes: Number of changes.
+
+    Returns:
+        Two batches, each with the columns of the day and ``deleted``, and each as many changes of each kind.
+    """
+    matched = changes * 9 // 10
+    stored = keyed_day(number, rows).gather_every(rows // matched).head(matched)
+    new = stored.gather_every(9).with_columns(pl.col("id") + 1)
+    updated = stored.with_columns(
+        pl.format("{}/changed", "page").alias("page"), pl.col("dwell_s") + 1, deleted=pl.int_range(pl.len()) % 9 == 4
+    )
+    return (
+        pl.concat([updated, new.with_columns(deleted=False)]),
+        pl.concat([stored.with_columns(deleted=False), new.with_columns(deleted=True)]),
+    )
+
+
+def merged(rows: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
+    """What the rows are after the changes, by ``id``, in its order."""
+    kept = rows.join(changes, on="id", how="anti")
+    return pl.concat([kept, changes.filter(~pl.col("deleted")).drop("deleted")]).sort("id")
+
+
 def write_source(path: str, rows: int) -> None:
     """A Parquet file of one day of visits, without their country, for :func:`lazy_day`."""
     chunk = 1_000_000

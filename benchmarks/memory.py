@@ -44,11 +44,14 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _case(python: str, kind: str, action: str, source: Path) -> Callable[[int], Sample]:
-    def case(_: int) -> Sample:
-        program = [python, "-m", "benchmarks.memory_program", kind, action, str(source), str(source.parent / kind)]
-        done = subprocess.run(
-            [python, "-c", _BETWEEN, *program], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        return Sample(json.loads(done.stdout.splitlines()[-1])["peak_mb"])
+    module, root = "benchmarks.memory_program", source.parent / kind
+    return lambda _: peak_of(python, "-m", module, kind, action, source, root)[0]
 
-    return case
+
+def peak_of(python: str, *program: str | Path) -> tuple[Sample, Sample]:
+    """Peak memory of a program in a process of its own, and what of it came after its imports, as it tells them."""
+    done = subprocess.run(
+        [python, "-c", _BETWEEN, python, *program], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Sample(told["peak_mb"]), Sample(told["peak_mb"] - told["before_mb"])

@@ -36,7 +36,7 @@ def main(kind: str, action: str, source: str, root: str) -> None:
         from benchmarks.peer_program import official  # noqa: PLC0415
 
         manager, config = official(root)
-    before = _peak_mb()
+    before = peak_mb()
     wall, cpu = time.perf_counter(), time.process_time()
     if action == "write" and manager:
         manager.handle_output(output(_TABLE, day(0), config=config), lazy_day(source))
@@ -50,7 +50,7 @@ def main(kind: str, action: str, source: str, root: str) -> None:
     print(
         json.dumps(
             {
-                "peak_mb": _peak_mb(),
+                "peak_mb": peak_mb(),
                 "before_mb": before,
                 "wall_ms": (time.perf_counter() - wall) * 1e3,
                 "cpu_ms": (time.process_time() - cpu) * 1e3,
@@ -59,7 +59,8 @@ def main(kind: str, action: str, source: str, root: str) -> None:
     )
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Peak memory of this process."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

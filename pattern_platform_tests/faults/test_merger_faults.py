@@ -1,7 +1,7 @@
 """The faults that concern merges, on our mergers, by their ids; what the bare engine does is in ``test_engine``.
 
-F1, F2, F16 and F18 for upkeep: ``lake/test_maintenance.py``; F4 to F8, F15, F20 and F21 in number and at random moments:
-``harness``; every scenario of the patterns: ``patterns/idempotency``.
+For upkeep (F1, F2, F16, F18) see ``lake/test_maintenance.py``; for F4 to F8, F15, F20 and F21 at random moments
+``harness``; for every scenario of the patterns ``patterns/idempotency``.
 """
 
 from __future__ import annotations
