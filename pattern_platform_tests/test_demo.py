@@ -48,7 +48,7 @@ def tables(folder: Path) -> dict[str, pl.DataFrame]:
     for log in sorted((folder / "lake").glob("*/*/_delta_log")):
         rows = pl.read_delta(str(log.parent))
         # Versions, runs and times are another matter each time.
-        columns = sorted({*rows.columns} - {"table_version", "run_id", "recorded_at"})
+        columns = sorted({*rows.columns} - {"table_version", "base", "run_id", "recorded_at"})
         found[log.parent.relative_to(folder).as_posix()] = rows.select(columns).sort(
             pl.exclude(pl.List), nulls_last=True
         )

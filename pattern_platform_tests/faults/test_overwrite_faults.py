@@ -288,6 +288,8 @@ if sys.argv[1] == "disk":
     print(narrow_sweep(folder, FillDisk(folder)))
 else:
     print(narrow_sweep(folder, LimitFiles()))
+sys.stdout.flush()
+os._exit(0)  # threads of native libraries may abort a process while it ends, and nothing is left to do
 """
 
 

@@ -48,8 +48,6 @@ CASES: dict[str, tuple[str, list[list[str] | str], list[str] | str]] = {
 }
 CLEANED_UP = "vacuum after a clean-up"
 CASES[CLEANED_UP] = ("stateful", [["p0"], ["p1"], ["p1"], "clean up"], "vacuum")
-# A version that cannot be opened for a moment counts as cleaned up: what is below is what a vacuum must not do then.
-forgetful = pytest.mark.xfail(strict=True, raises=Violation, reason="a vacuum skips versions that it fails to open")
 
 
 @dataclass
@@ -181,7 +179,7 @@ def some(count: int, seed: str, most: int = 3) -> list[int]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", [name for name in CASES if name != CLEANED_UP])
+@pytest.mark.parametrize("name", CASES)
 def test_some_failing_operations(preloaded: Zygote, tmp_path: Path, name: str) -> None:
     """F7, F8, F20, F21, F18 (vacuum): a few of the operations, of each kind of failure."""
     case = Case(preloaded, tmp_path, name)
@@ -193,14 +191,8 @@ def test_some_failing_operations(preloaded: Zygote, tmp_path: Path, name: str) -
 
 @needs_compiler
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    ("name", "fault"),
-    [
-        pytest.param(name, fault, marks=[forgetful] if (name, fault) == (CLEANED_UP, "once") else [])
-        for name in CASES
-        for fault in FAULTS
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_failing_operation(preloaded: Zygote, tmp_path: Path, name: str, fault: str) -> None:
     """F7, F8, F20, F21, F18 (vacuum): each of the operations, of each kind of failure."""
     outcomes = fail_each(Case(preloaded, tmp_path, name), {"by": "shim", **FAULTS[fault]}, range(1, _LONGEST))
@@ -230,7 +222,6 @@ def test_files_that_cannot_grow(zygote: Zygote, tmp_path: Path, name: str) -> No
     assert outcomes
 
 
-@forgetful
 def test_a_vacuum_that_cannot_read_a_recorded_version_keeps_it(zygote: Zygote, tmp_path: Path) -> None:
     """F16: the only way to a version is a checkpoint that cannot be read while the vacuum runs."""
     case = Case(zygote, tmp_path, CLEANED_UP)
