@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 
 .PHONY: setup demo test soak test-services dev lint format bench lock clean
@@ -28,8 +29,11 @@ test: setup  ## the default suite: Python packages only
 soak: setup  ## kills, races and failing file operations in number: SOAK of each, 500 unless told; an hour or more
 	$(BIN)/python -m pytest -m soak -rP --show-capture=stdout
 
-test-services: setup  ## what needs Debian packages (databases, browser, object store): nothing yet
-	@echo "no service tests yet"
+test-services: setup  ## the tests against real Redis and PostgreSQL, which are installed when they are not there
+	command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres || { $(AS_ROOT) apt-get update --quiet && \
+		$(AS_ROOT) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes \
+		--no-install-recommends redis-server postgresql; }
+	$(BIN)/python -m pytest -m services
 
 dev: setup $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	$(BIN)/dg dev -w workspace.yaml --host 127.0.0.1 --port 3000
