@@ -5,9 +5,7 @@ It imports the platform for our side alone: every side pays for Dagster, as ever
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from benchmarks.contexts import PREFIX, day, output
-from benchmarks.memory_program import peak_mb
+from benchmarks.memory_program import printed_measurement
 
 KEYS: dict[str, Any] = {"merge_keys": ["id"], "soft_delete": "deleted"}
 # A batch of one day, a batch of no particular day, and a table whose files are found by the bounds of their keys alone.
@@ -62,19 +60,8 @@ def main(side: str, scope: str, root: str, table: str, batch: str) -> None:
         merge = partial(MergerIOManager(root_uri=root).handle_output, context, changes)
     else:
         merge = lambda: merge_by_deltalake(DeltaTable(Path(root, PREFIX, table)), changes, partition)  # noqa: E731
-    before = peak_mb()
-    wall, cpu = time.perf_counter(), time.process_time()
-    merge()
-    print(
-        json.dumps(
-            {
-                "peak_mb": peak_mb(),
-                "before_mb": before,
-                "wall_ms": (time.perf_counter() - wall) * 1e3,
-                "cpu_ms": (time.process_time() - cpu) * 1e3,
-            }
-        )
-    )
+    with printed_measurement():
+        merge()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import date
 from typing import TYPE_CHECKING
-from uuid import uuid4
+
+from pattern_platform.visits.landing_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,13 +86,8 @@ def write_correction(landing: Path) -> Path:
 
 def _write_day(landing: Path, day: date, devices: Sequence[Sequence[str]]) -> Path:
     path = landing / "device_updates" / f"date={day}" / "devices.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        # No value has a comma or a quote, and bytes keep the line ends the same everywhere.
-        rows = [HEADER, *((day.isoformat(), *device) for device in devices)]
+    # No value has a comma or a quote, and bytes keep the line ends the same everywhere.
+    rows = [HEADER, *((day.isoformat(), *device) for device in devices)]
+    with whole_file(path) as temporary:
         temporary.write_bytes("".join(f"{','.join(row)}\n" for row in rows).encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

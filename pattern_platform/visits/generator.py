@@ -6,16 +6,15 @@ yields the same lines with any version of Python, numpy or Polars.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 import math
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 import polars as pl
+
+from pattern_platform.visits.landing_files import random_of, start_of_utc_hour, write_gzip_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -86,21 +85,9 @@ def write_hour(landing: Path, hour: datetime, *, rows: int, seed: int) -> Path:
     Raises:
         ValueError: `hour` has no timezone or is not the start of an hour.
     """
-    hour = _start_of_utc_hour(hour)
+    hour = start_of_utc_hour(hour)
     path = landing / "visits" / f"date={hour:%Y-%m-%d}" / f"hour={hour:%H}" / "visits.jsonl.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        # Neither a time nor a name goes into the gzip header: the same visits are the same bytes.
-        with (
-            temporary.open("wb") as raw,
-            gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as file,
-        ):
-            for lines in _batches_of_lines(hour, rows, seed):
-                file.write("".join(f"{line}\n" for line in lines).encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_gzip_lines(path, _batches_of_lines(hour, rows, seed))
     return path
 
 
@@ -130,7 +117,7 @@ def write_days(
     Raises:
         ValueError: A withheld hour has no timezone or is not the start of an hour.
     """
-    withheld = {_start_of_utc_hour(hour) for hour in withhold}
+    withheld = {start_of_utc_hour(hour) for hour in withhold}
     midnight = datetime.combine(first_day, time(), tzinfo=UTC)
     hours = (midnight + timedelta(hours=n) for n in range(24 * days))
     return [
@@ -153,21 +140,14 @@ def rows_in_hour(hour: datetime, rows_per_hour: int) -> int:
     Raises:
         ValueError: `hour` has no timezone or is not the start of an hour.
     """
-    utc_hour = _start_of_utc_hour(hour).hour
+    utc_hour = start_of_utc_hour(hour).hour
     return 0 if utc_hour == QUIET_HOUR else math.ceil(rows_per_hour * DAILY_CURVE[utc_hour] / 100)
-
-
-def _start_of_utc_hour(hour: datetime) -> datetime:
-    if hour.tzinfo is None or hour.astimezone(UTC) != hour.astimezone(UTC).replace(minute=0, second=0, microsecond=0):
-        message = f"expected the start of a UTC hour, with a timezone, got {hour.isoformat()}"
-        raise ValueError(message)
-    return hour.astimezone(UTC)
 
 
 def _batches_of_lines(hour: datetime, rows: int, seed: int) -> Iterator[list[str]]:
     if rows == 0:
         return
-    random = _random(seed, hour.isoformat())
+    random = random_of(seed, hour.isoformat())
     hour_ms = int(hour.timestamp()) * 1000
     id_prefix = random.bytes(8).hex()
     views = _views(random, hour, rows)
@@ -233,7 +213,7 @@ def _sessions(random: np.random.RandomState, count: int, users: pl.DataFrame) ->
 
 def _users(count: int, seed: int) -> pl.DataFrame:
     """Draw the users of a seed: the first ones are the same however many are asked for, so they recur in all hours."""
-    draw = _random(seed, "users").randint(0, _DRAWS, size=(count, 5), dtype=np.int64)
+    draw = random_of(seed, "users").randint(0, _DRAWS, size=(count, 5), dtype=np.int64)
     browsers = pl.DataFrame(BROWSERS, ["browser", "browser_version"], orient="row")[draw[:, 0] % len(BROWSERS)]
     devices = pl.DataFrame(DEVICES, ["device_type", "device_version"], orient="row")[draw[:, 1] % len(DEVICES)]
     return pl.concat([browsers, devices], how="horizontal").with_columns(
@@ -265,8 +245,3 @@ def _with_dirt(lines: list[str], dirt: list[str], draw: list[int]) -> list[str]:
     for after, line in repeats:
         lines[after] = f"{lines[after]}\n{line}"
     return lines
-
-
-def _random(*key: object) -> np.random.RandomState:
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))

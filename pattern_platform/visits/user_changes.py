@@ -7,14 +7,13 @@ has its fixed hours of the day, so that a day of any seed has all of it.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
+
+from pattern_platform.visits.landing_files import random_of, start_of_utc_hour, write_gzip_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,23 +68,12 @@ def write_hour(landing: Path, hour: datetime, *, seed: int) -> Path:
     Raises:
         ValueError: `hour` has no timezone or is not the start of an hour.
     """
-    hour = _start_of_utc_hour(hour)
+    hour = start_of_utc_hour(hour)
     deliveries = sorted([*_deliveries(hour - _HOUR, seed), *_deliveries(hour, seed)], key=lambda delivery: delivery[0])
     lines = [line for arrival, line in deliveries if hour <= arrival < hour + _HOUR]
 
     path = landing / "user_changes" / f"date={hour:%Y-%m-%d}" / f"hour={hour:%H}" / "changes.jsonl.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        # Neither a time nor a name goes into the gzip header: the same changes are the same bytes.
-        with (
-            temporary.open("wb") as raw,
-            gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as file,
-        ):
-            file.write("".join(f"{line}\n" for line in lines).encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_gzip_lines(path, [lines])
     return path
 
 
@@ -105,16 +93,9 @@ def write_hours(landing: Path, first_day: date, *, days: int, seed: int) -> list
     return [write_hour(landing, midnight + n * _HOUR, seed=seed) for n in range(24 * days)]
 
 
-def _start_of_utc_hour(hour: datetime) -> datetime:
-    if hour.tzinfo is None or hour.astimezone(UTC) != hour.astimezone(UTC).replace(minute=0, second=0, microsecond=0):
-        message = f"expected the start of a UTC hour, with a timezone, got {hour.isoformat()}"
-        raise ValueError(message)
-    return hour.astimezone(UTC)
-
-
 def _deliveries(hour: datetime, seed: int) -> list[tuple[datetime, str]]:
     """Draw what changed in the hour, as lines with the time of their arrival, in this hour or in the next."""
-    random = _random(seed, "user changes", hour.isoformat())
+    random = random_of(seed, "user changes", hour.isoformat())
     id_prefix = random.bytes(6).hex()
     plan = _plan(random, hour.hour)
     moments = random.randint(0, _HOUR_MS, size=len(plan), dtype=np.int64)
@@ -208,8 +189,3 @@ def _json(record: dict[str, Any]) -> str:
 
 def _iso(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
-
-
-def _random(*key: object) -> np.random.RandomState:
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))

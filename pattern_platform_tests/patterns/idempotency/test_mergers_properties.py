@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from abc import ABCMeta, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,7 +58,11 @@ keys = st.sampled_from("abcdefghij")
 kinds = st.sampled_from(FRAME_KINDS)
 
 
-class Machine(RuleBasedStateMachine):
+class Abstract(ABCMeta, type(RuleBasedStateMachine)):
+    """Of machines with abstract methods: hypothesis has a metaclass of its own."""
+
+
+class Machine(RuleBasedStateMachine, metaclass=Abstract):
     """A table in a folder of its own, of small files, and those who look after it."""
 
     def __init__(self) -> None:
@@ -67,8 +72,9 @@ class Machine(RuleBasedStateMachine):
         small_files(self.patches, rows=3)
         self.table = self.make()
 
+    @abstractmethod
     def make(self) -> Table:
-        raise NotImplementedError
+        """The table, not written yet, in the folder."""
 
     def teardown(self) -> None:
         self.patches.undo()
