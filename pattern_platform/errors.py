@@ -102,6 +102,12 @@ class MissingVersionError(PatternPlatformError):
     """The asked version of a table does not exist, or not any more."""
 
 
+class UnreadableVersionError(PatternPlatformError):
+    """The log holds the asked version of a table, and it could not be read just now. Trying again is right."""
+
+    retryable = True
+
+
 class UnsupportedTableError(PatternPlatformError):
     """The table's protocol asks for something that the platform does not write."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DIGITS = 20  # of a version in a file's name
+_OF_THE_SYSTEM = "(os error "  # with its number, in what an engine says of a read that failed
 
 
 def commit_path(table: Path, version: int) -> Path:
@@ -45,7 +46,9 @@ def refuse_torn(table: Path, after: int, to: int) -> None:
 
 @contextmanager
 def readable(table: Path) -> Generator[None]:
-    """Name the table and the remedy where an engine cannot read its log.
+    """Name the table and the remedy where an engine finds its log damaged.
+
+    An error of the operating system says nothing of what is in the log: it passes as it is, and a retry may help.
 
     Raises:
         UnreadableLogError: In place of the engine's error.
@@ -55,6 +58,8 @@ def readable(table: Path) -> Generator[None]:
     except TableNotFoundError:
         raise
     except DeltaError as error:
+        if _OF_THE_SYSTEM in str(error):
+            raise
         raise UnreadableLogError(
             f"table {table.name!r} was refused",
             why="its log is damaged: a commit is cut or missing, or a checkpoint is",
@@ -80,4 +85,4 @@ def is_in_log(version: int, names: Collection[str]) -> bool:
     """
     checkpoints = [int(name[:_DIGITS]) for name in names if ".checkpoint." in name and name[:_DIGITS].isdecimal()]
     start = max((checkpoint + 1 for checkpoint in checkpoints if checkpoint <= version), default=0)
-    return all(f"{commit:0{_DIGITS}}.json" in names for commit in range(start, version + 1))
+    return version >= 0 and all(f"{commit:0{_DIGITS}}.json" in names for commit in range(start, version + 1))

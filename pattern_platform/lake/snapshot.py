@@ -16,9 +16,9 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from pattern_platform.errors import MissingVersionError, UnsupportedTableError
+from pattern_platform.errors import MissingVersionError, UnreadableVersionError, UnsupportedTableError
 from pattern_platform.lake.files import scan_files
-from pattern_platform.lake.log import checkpoint_version, commit_file, readable, refuse_torn
+from pattern_platform.lake.log import checkpoint_version, commit_file, is_in_log, readable, refuse_torn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,19 +152,34 @@ def open_version(table: Path, version: int) -> Snapshot:
     """A given version of a table.
 
     Raises:
-        MissingVersionError: There is no such version, or its log was cleaned up, or is damaged.
+        MissingVersionError: There is no such version, or its log was cleaned up, or lacks a commit.
+        UnreadableVersionError: The log holds it, and it could not be read.
         TornCommitError: Its commit file is empty.
     """
     try:
         handle = DeltaTable(table, version=version)
-    except (TableNotFoundError, DeltaError, OverflowError) as error:
+    except (DeltaError, OverflowError) as error:
+        if _is_listed(table, version):
+            raise UnreadableVersionError(
+                f"version {version} of {table.name!r} could not be read",
+                why="the table's log holds it, and reading it failed: see the error below this one",
+                mend=f"run again; where that does not help, bring {table.name}/_delta_log back from a backup",
+            ) from error
         raise MissingVersionError(
             f"version {version} of {table.name!r} was refused",
-            why="the table's log does not hold it: it was never written, was cleaned up, or is damaged",
+            why="the table's log does not hold it: it was never written, was cleaned up, or commits of it are lost",
             mend=f'choose a version of DeltaTable("{table}").history()',
         ) from error
     commit_file(table, version)
     return _snapshot(table, handle)
+
+
+def _is_listed(table: Path, version: int) -> bool:
+    """Whether the names of the log's files alone say that a version can be read; asked after reading it failed."""
+    try:
+        return is_in_log(version, {path.name for path in (table / "_delta_log").iterdir()})
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _snapshot(table: Path, handle: DeltaTable) -> Snapshot:

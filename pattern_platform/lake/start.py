@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from pattern_platform.errors import (
     ChangedTypeError,
     MissingVersionError,
+    UnreadableVersionError,
     UnrecordedCommitError,
     UnrecordedPartitionError,
 )
@@ -69,6 +70,7 @@ def start_of(write: Write, current: Snapshot, key: str) -> Start:
         SupersededPartitionsError: Earlier partitions wait for their replay.
         UnrecordedPartitionError: What earlier partitions left is not known any more.
         MissingVersionError: Files of the version are gone.
+        UnreadableVersionError: The version could not be read.
         InvalidMetadataError: Static partitions changed their order.
     """
     lineage = read_lineage(current)
@@ -109,6 +111,13 @@ def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
             mend="let the asset make a new table, and replay its partitions",
         )
     return None if missing_files(current.table, older.files) else older.files
+
+
+def _is_restorable(current: Snapshot, version: int) -> bool:
+    try:
+        return _restorable(current, version) is not None
+    except UnreadableVersionError:
+        return False
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
@@ -163,7 +172,7 @@ def _not_restorable(
     """The error names the latest partition from which a replay has everything it needs."""
     replay = [*(record.partition for record in earlier), key]
     for place in range(len(earlier) - 1, 0, -1):
-        if _restorable(current, earlier[place - 1].version) is not None:
+        if _is_restorable(current, earlier[place - 1].version):
             replay = replay[place:]
             break
     if earlier:

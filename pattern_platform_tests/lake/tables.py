@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -20,8 +21,7 @@ from polars.testing import assert_frame_equal
 from pattern_platform import DataOverwriteIOManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pattern_platform import PatternPlatformError
     from pattern_platform.lake.io_manager import DeltaIOManager
@@ -206,6 +206,30 @@ def contents(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.suffix != ".lock"
     }
+
+
+# What takes the place of a file. A failing ``stat`` is simulated by a folder: an engine that lists the log passes over
+# either. A failing ``read`` is simulated by a link to the memory of the own process, whose beginning nobody may read:
+# the file opens, and each read is an input/output error of the system, for root too.
+FAILURES: dict[str, Callable[[Path], None]] = {
+    "stat": lambda file: file.mkdir(),
+    "read": lambda file: file.symlink_to("/proc/self/mem"),
+}
+without_memory = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs the memory of a process as file")
+failures = pytest.mark.parametrize("failure", ["stat", pytest.param("read", marks=without_memory)])
+
+
+@contextmanager
+def failing(file: Path, failure: str) -> Iterator[None]:
+    """For as long as it takes inside, an operation on a file fails; afterwards the file is as before."""
+    aside = file.with_name(f"aside.{file.name}")
+    file.rename(aside)
+    FAILURES[failure](file)
+    try:
+        yield
+    finally:
+        file.rmdir() if file.is_dir() else file.unlink()
+        aside.rename(file)
 
 
 @contextmanager

@@ -16,9 +16,19 @@ from pattern_platform.errors import (
     MissingPartitionsError,
     MissingTableError,
     MissingVersionError,
+    UnreadableVersionError,
     UnsupportedFrameError,
 )
-from pattern_platform_tests.lake.tables import FRAME_KINDS, Table, assert_same_rows, live_files, refused
+from pattern_platform.lake.log import commit_path
+from pattern_platform_tests.lake.tables import (
+    FRAME_KINDS,
+    Table,
+    assert_same_rows,
+    failing,
+    failures,
+    live_files,
+    refused,
+)
 
 START = dt.datetime(2024, 5, 6, tzinfo=dt.UTC)  # a Monday
 HOUR = dt.timedelta(hours=1)
@@ -198,6 +208,33 @@ def test_an_older_version(tmp_path: Path) -> None:
 def test_a_version_that_never_was(day: Table, version: int) -> None:
     with refused(day.root, MissingVersionError, str(version)):
         day.load(KEYS[1], definition=HOURS, table_version=version)
+
+
+@failures
+def test_a_version_that_cannot_be_read_just_now(tmp_path: Path, failure: str) -> None:
+    table = hours_table(tmp_path, range(3))
+    with (
+        failing(commit_path(table.path, 1), failure),
+        pytest.raises(UnreadableVersionError, match="version 2") as caught,
+    ):
+        table.load(KEYS[1], definition=HOURS, table_version=2)
+    assert caught.value.allow_retries
+    assert_same_rows(table.load(KEYS[1], definition=HOURS, table_version=2), hour(1))
+
+
+@failures
+def test_a_version_that_cannot_be_read_from_its_checkpoint(tmp_path: Path, failure: str) -> None:
+    table = hours_table(tmp_path, range(3))
+    DeltaTable(table.path, version=2).create_checkpoint()
+    for version in range(2):
+        commit_path(table.path, version).unlink()
+    checkpoint = table.path / "_delta_log" / f"{2:020}.checkpoint.parquet"
+    with failing(checkpoint, failure):
+        with pytest.raises(UnreadableVersionError, match="version 2"):
+            table.load(KEYS[1], definition=HOURS, table_version=2)
+        with pytest.raises(MissingVersionError, match="version 1"):
+            table.load(KEYS[0], definition=HOURS, table_version=1)
+    assert_same_rows(table.load(KEYS[1], definition=HOURS, table_version=2), hour(1))
 
 
 @pytest.mark.parametrize(

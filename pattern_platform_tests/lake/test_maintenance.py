@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from deltalake import DeltaTable
 from pattern_platform import StatefulMergerIOManager, read_version_table
 from pattern_platform.errors import MissingVersionError, RetentionError, RowCountError
 from pattern_platform.lake import maintenance as maintenance_module
+from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.maintenance import checkpoint, compact, orphans, vacuum
-from pattern_platform_tests.lake.tables import data_files, live_files, refused
-from pattern_platform_tests.patterns.idempotency.merging import before_commit, held, keyed, merger, small_files
+from pattern_platform_tests.lake.tables import data_files, failing, failures, live_files, refused
+from pattern_platform_tests.patterns.idempotency.merging import before_commit, held, keyed, merger, refusal, small_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +130,35 @@ def test_sm12_a_vacuum_of_someone_else_does_not(days: Table) -> None:
     days.handle.vacuum(0, enforce_retention_duration=False, dry_run=False)
     with refused(days.root, MissingVersionError, day(7), "version 2", f"--partition {day(5)}"):
         days.write(keyed(c=2), day(7))
+
+
+@failures
+def test_a_day_is_retried_when_the_version_it_starts_from_could_not_be_read(days: Table, failure: str) -> None:
+    executions: list[int] = []
+    unreadable = ExitStack()
+    unreadable.enter_context(failing(commit_path(days.path, 1), failure))
+
+    def value(_: object) -> pl.DataFrame:
+        executions.append(1)
+        if len(executions) == 2:
+            unreadable.close()
+        return keyed(c=2)
+
+    with unreadable:
+        days.with_(retry_policy=dg.RetryPolicy(max_retries=3)).write(value, day(7))
+    assert len(executions) == 2
+    assert held(days) == {"a": 1, "b": 1, "c": 2}
+
+
+def test_a_version_that_cannot_be_read_just_now_does_not_hide_that_another_is_gone(days: Table) -> None:
+    """Version 1 is there still, and would shorten the replay, but it cannot be asked."""
+    DeltaTable(days.path, version=3).create_checkpoint()
+    compact(days.path, sort_by=["k"])
+    days.handle.vacuum(0, enforce_retention_duration=False, dry_run=False, keep_versions=[1])
+    assert refusal(days.root, MissingVersionError, lambda: days.write(keyed(d=2), day(8))) == [day(6), day(7), day(8)]
+    with failing(commit_path(days.path, 1), "stat"):
+        replay = refusal(days.root, MissingVersionError, lambda: days.write(keyed(d=2), day(8)))
+    assert replay == [day(5), day(6), day(7), day(8)]
 
 
 def test_vacuum_removes_what_no_version_needs(days: Table) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ from pattern_platform.errors import (
     RowsOutsidePartitionError,
     TornCommitError,
     UnknownColumnError,
+    UnreadableLogError,
     UnsafeAssetKeyError,
     UnsafePartitionKeyError,
     UnsupportedFrameError,
@@ -34,7 +36,18 @@ from pattern_platform.errors import (
     UnsupportedTableError,
     UnsupportedTypeError,
 )
-from pattern_platform_tests.lake.tables import FRAME_KINDS, Table, as_kind, assert_same_rows, contents, refused
+from pattern_platform.lake.log import commit_path
+from pattern_platform_tests.lake.tables import (
+    FRAME_KINDS,
+    Table,
+    as_kind,
+    assert_same_rows,
+    contents,
+    failing,
+    refused,
+    without_memory,
+)
+from pattern_platform_tests.patterns.idempotency.merging import elsewhere
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -629,6 +642,51 @@ def test_a_torn_commit_behind_a_checkpoint_is_refused(table: Table) -> None:
     _newest(table).write_bytes(b"")
     with refused(table.root, TornCommitError, "'table'"):
         table.write(batch(), KEY)
+
+
+def test_a_damaged_commit_is_refused_for_good(table: Table) -> None:
+    commit = commit_path(table.path, 1)
+    commit.write_bytes(commit.read_bytes()[:-40])
+    with refused(table.root, UnreadableLogError, "'table'"):
+        elsewhere(lambda: table.load(KEY, definition=HOURS))
+    assert not UnreadableLogError.retryable
+
+
+@without_memory
+def test_a_commit_that_cannot_be_read_just_now_is_no_damage(table: Table) -> None:
+    """The system opens it, and fails to read it."""
+    with failing(commit_path(table.path, 1), "read"), pytest.raises(DeltaError, match="Input/output error"):
+        elsewhere(lambda: table.load(KEY, definition=HOURS))
+    assert_same_rows(elsewhere(lambda: table.load(KEY, definition=HOURS)), batch())
+
+
+def test_a_commit_that_cannot_be_opened_just_now_is_no_damage(table: Table) -> None:
+    """A link to itself: the system refuses to follow it."""
+    commit = commit_path(table.path, 1)
+    aside = commit.rename(table.root / "aside")
+    commit.symlink_to(commit)
+    with pytest.raises(OSError, match="symbolic links"):
+        elsewhere(lambda: table.load(KEY, definition=HOURS))
+    aside.rename(commit)
+    assert_same_rows(elsewhere(lambda: table.load(KEY, definition=HOURS)), batch())
+
+
+@without_memory
+def test_a_run_is_retried_when_a_commit_could_not_be_read(table: Table) -> None:
+    executions: list[int] = []
+    unreadable = ExitStack()
+    unreadable.enter_context(failing(commit_path(table.path, 1), "read"))
+
+    def value(_: object) -> pl.DataFrame:
+        executions.append(1)
+        if len(executions) == 2:
+            unreadable.close()
+        return batch()
+
+    with unreadable:
+        elsewhere(lambda: table.with_(retry_policy=dg.RetryPolicy(max_retries=3)).write(value, KEY))
+    assert len(executions) == 2
+    assert_same_rows(table.load(KEY, definition=HOURS), batch())
 
 
 def test_a_refusal_is_not_retried(tmp_path: Path) -> None:
