@@ -124,7 +124,7 @@ def _is_restorable(current: Snapshot, version: int) -> bool:
 
 
 def _refuse_unrecorded_commits(write: Write, current: Snapshot, lineage: Lineage) -> None:
-    if not lineage.unrecorded or _accepts(write) or _undone(current, lineage.unrecorded):
+    if not lineage.unrecorded or _accepts(write) or _undone(current, lineage):
         return
     raise UnrecordedCommitError(
         f"a merge into {write.name!r} was refused",
@@ -139,13 +139,18 @@ def _accepts(write: Write) -> bool:
     return cast("StatefulMergerDeclaration", write.declaration).foreign_commits == "accept"
 
 
-def _undone(current: Snapshot, unrecorded: Sequence[int]) -> bool:
-    """Whether the last of these commits brought back the files that were there before the first."""
+def _undone(current: Snapshot, lineage: Lineage) -> bool:
+    """Whether the last unrecorded commit brought back the files from before the first, or those of the last record.
+
+    They differ where the table was compacted in between.
+    """
+    first, *_, last = (lineage.unrecorded[0], *lineage.unrecorded)
+    before = {first - 1, *([lineage.newest.version] if lineage.newest else [])}
     try:
-        before, after = (open_version(current.table, version).files for version in (unrecorded[0] - 1, unrecorded[-1]))
+        after = set(open_version(current.table, last).files["path"])
+        return any(set(open_version(current.table, version).files["path"]) == after for version in before)
     except MissingVersionError:
         return False
-    return set(before["path"]) == set(after["path"])
 
 
 def _refuse_unrecorded_partitions(

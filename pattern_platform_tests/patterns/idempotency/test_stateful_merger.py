@@ -476,6 +476,16 @@ def test_sm20_a_commit_is_undone_by_a_restore_of_the_compacted_version_before_it
     assert held(four) == {**ALL_FOUR, "e": 1}
 
 
+def test_sm20_the_restore_that_the_error_names_mends_it_after_a_compaction(four: Table) -> None:
+    four.handle.optimize.compact()
+    foreign(four, keyed(z=1))
+    with refused(four.root, UnrecordedCommitError, "v6", "restore(4)"):
+        run(four, 9, e=1)
+    four.handle.restore(4)
+    run(four, 9, e=1)
+    assert held(four) == {**ALL_FOUR, "e": 1}
+
+
 def test_sm20_a_commit_after_one_that_was_undone_is_noticed(four: Table) -> None:
     foreign(four, keyed(z=1))
     four.handle.restore(4)
