@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
+
+if TYPE_CHECKING:
+    from pattern_platform.patterns.idempotency.proxy import ProxyIOManager
 
 app = typer.Typer(help="A Dagster data platform on Delta Lake.", no_args_is_help=True, rich_markup_mode="markdown")
 generate = typer.Typer(help="Land sample files.", no_args_is_help=True)
@@ -135,6 +138,70 @@ def versions(
         console.print(
             f"[yellow]superseded[/], replay in this order:\n{replay_commands(asset, superseded)}", soft_wrap=True
         )
+
+
+@app.command()
+def published(
+    view: Annotated[str, typer.Argument(help="Key of a published asset, as `published/device_catalogue`.")],
+) -> None:
+    """Show the versions behind a published name: which is shown, which are under a legal hold, which are removed.
+
+    Example: `pattern-platform published published/device_catalogue`
+    """
+    import dagster as dg  # noqa: PLC0415 - keeps --help fast
+
+    from pattern_platform.warehouse.database import connected  # noqa: PLC0415
+    from pattern_platform.warehouse.publications import Publications, Versions  # noqa: PLC0415
+
+    with connected(_catalogue()) as connection:
+        publications = Publications.of(connection, dg.AssetKey.from_user_string(view))
+        shown = publications.current()
+        if shown is None:
+            console.print(f"[red]refused[/] nothing was published as {view}")
+            raise typer.Exit(1)
+        found = Versions.of(connection, dg.AssetKey.from_user_string(shown["asset"])).rows.sort("version")
+    table = Table(*found.columns, title=f"{view}, versions of {shown['asset']}")
+    for row in found.iter_rows(named=True):
+        table.add_row(*map(str, row.values()), style="green" if row["version"] == shown["version"] else None)
+    console.print(table)
+    console.print(
+        f"shown is version {shown['version']}, since {shown['published_at']:%Y-%m-%d %H:%M} ({shown['action']})"
+    )
+
+
+@app.command()
+def hold(
+    asset: Annotated[str, typer.Argument(help="Key of a loading asset, as `internal/device_catalogue`.")],
+    version: Annotated[int, typer.Argument(help="The version.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why it must be kept; without a reason the hold is lifted.")
+    ] = None,
+) -> None:
+    """Put a version under a legal hold, so that no retention removes it, or lift the hold.
+
+    Example: `pattern-platform hold internal/device_catalogue 3 --reason "case 17"`
+    """
+    import dagster as dg  # noqa: PLC0415 - keeps --help fast
+
+    from pattern_platform.errors import PatternPlatformError  # noqa: PLC0415
+    from pattern_platform.warehouse.database import transaction  # noqa: PLC0415
+    from pattern_platform.warehouse.publications import Versions  # noqa: PLC0415
+
+    try:
+        with transaction(_catalogue()) as connection:
+            Versions.of(connection, dg.AssetKey.from_user_string(asset)).held(version, reason).write(connection)
+    except PatternPlatformError as error:
+        console.print(f"[red]refused[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print(f"version {version} of {asset} is {f'on hold: {reason}' if reason else 'no longer on hold'}")
+
+
+def _catalogue() -> str:
+    """The DuckDB file of the published names."""
+    from pattern_platform.resources import warehouse_and_exports  # noqa: PLC0415 - keeps --help fast
+
+    proxy = warehouse_and_exports(Settings())["proxy"]
+    return cast("ProxyIOManager", proxy).database
 
 
 def parse_hour(text: str) -> datetime:

@@ -6,13 +6,10 @@ from pattern_platform.flights import assets as flights
 from pattern_platform.ingestion.assets import LandingZone
 from pattern_platform.operations.maintenance import maintenance_assets
 from pattern_platform.orchestration.validation import validate_definitions
-from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
-from pattern_platform.patterns.idempotency.merger import MergerIOManager
-from pattern_platform.patterns.idempotency.stateful_merger import StatefulMergerIOManager
-from pattern_platform.patterns.idempotency.stateful_merger_history import HistoryMergerIOManager
+from pattern_platform.resources import delta_tables, warehouse_and_exports
 from pattern_platform.settings import Settings
 from pattern_platform.visits import assets as visits
-from pattern_platform.visits import devices, users
+from pattern_platform.visits import billing, catalogue, devices, sessions, users, warehouse
 
 settings = Settings()
 
@@ -21,28 +18,28 @@ automation = dg.AutomationConditionSensorDefinition(
     "automation", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
 )
 
-parts = (visits, users, devices, flights)
-managers = {
-    "data_overwrite": DataOverwriteIOManager(root_uri=str(settings.lake)),
-    "merger": MergerIOManager(root_uri=str(settings.lake)),
-    "stateful_merger": StatefulMergerIOManager(root_uri=str(settings.lake)),
-}
+ingested = (visits, users, devices, flights)
+derived = (warehouse, billing, sessions, catalogue)
+tables = delta_tables(settings)
 
-assets = [asset for part in parts for asset in part.ASSETS]
-upkeep = maintenance_assets(assets, managers, owners=["team:platform"])
-nightly = dg.define_asset_job("maintenance", selection=upkeep, description="Upkeep of every table.")
+assets = [asset for part in (*ingested, *derived) for asset in part.ASSETS]
+nightly = maintenance_assets(assets, tables, owners=["team:platform"])
+maintenance = dg.define_asset_job("maintenance", selection=nightly, description="Upkeep of every table.")
 
 defs = validate_definitions(
     dg.Definitions(
-        assets=[*assets, *upkeep],
-        asset_checks=[check for part in parts for check in part.CHECKS],
-        jobs=[*(part.INGEST for part in parts), nightly],
-        schedules=[*(part.SCHEDULE for part in parts), dg.ScheduleDefinition(job=nightly, cron_schedule="30 3 * * *")],
+        assets=[*assets, *nightly, *warehouse.MAINTENANCE, *catalogue.MAINTENANCE],
+        asset_checks=[check for part in (*ingested, *derived) for check in part.CHECKS],
+        jobs=[*(part.INGEST for part in ingested), maintenance],
+        schedules=[
+            *(part.SCHEDULE for part in ingested),
+            dg.ScheduleDefinition(job=maintenance, cron_schedule="30 3 * * *"),
+        ],
         sensors=[automation],
         resources={
             "landing": LandingZone(root=str(settings.landing)),
-            "history_merger": HistoryMergerIOManager(database=str(settings.data / "devices.duckdb")),
-            **managers,
+            **tables,
+            **warehouse_and_exports(settings),
         },
     )
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -20,11 +21,11 @@ from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.version_table import read_version_table
 from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
 from pattern_platform.visits import assets as visits
-from pattern_platform.visits import device_updates, devices, users
+from pattern_platform.visits import billing, catalogue, device_updates, devices, sessions, users, warehouse
 from pattern_platform.visits.generator import rows_in_hour, write_hour
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from rich.console import Console
@@ -34,6 +35,18 @@ _CUBE = visits.visits_cube.key
 _INGESTED = [spec.key for definition in visits.ASSETS for spec in definition.specs if spec.key != _CUBE]
 _FLIGHTS = [spec.key for definition in flights.ASSETS for spec in definition.specs]
 _USERS = [spec.key for definition in users.ASSETS for spec in definition.specs]
+_WEEKS = warehouse.visits_by_week.key
+_DAYS = [
+    _CUBE,
+    *(
+        spec.key
+        for part in (warehouse, billing, sessions)
+        for definition in part.ASSETS
+        for spec in definition.specs
+        if spec.key != _WEEKS
+    ),
+]
+_CATALOGUE = [catalogue.device_catalogue.key, catalogue.PUBLISHED_CATALOGUE.key]
 _MERGED_DEVICES = [devices.devices.key, devices.VERSIONS.key, devices.served_devices.key]
 _DEVICES = [spec.key for definition in devices.ASSETS for spec in definition.specs]
 
@@ -46,6 +59,7 @@ class _Report:
 
     partitions: dict[dg.AssetKey, int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[dg.AssetKey, float] = field(default_factory=lambda: defaultdict(float))
+    rows: dict[dg.AssetKey, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     passed: dict[dg.AssetKey, int] = field(default_factory=lambda: defaultdict(int))
     checks: dict[dg.AssetKey, int] = field(default_factory=lambda: defaultdict(int))
     not_arrived: list[str] = field(default_factory=list)
@@ -57,6 +71,7 @@ class _Report:
         for event in result.get_asset_materialization_events():
             self.partitions[event.materialization.asset_key] += 1
             made[event.step_key].append(event.materialization.asset_key)
+            self._count(event.materialization, partition)
         for event in result.get_step_success_events():
             for key in made[event.step_key]:
                 self.seconds[key] += event.step_success_data.duration_ms / 1000 / len(made[event.step_key])
@@ -69,6 +84,12 @@ class _Report:
                 self.not_arrived.append(partition)
             elif error:
                 self.failures.append(f"{event.step_key}, partition {partition}: {error.message.strip()}")
+
+    def _count(self, made: dg.AssetMaterialization, partition: str) -> None:
+        """Note the rows of a table, or of one of its partitions."""
+        for name, place in (("dagster/row_count", ""), ("dagster/partition_row_count", partition)):
+            if name in made.metadata:
+                self.rows[made.asset_key][place] = int(str(made.metadata[name].value))
 
 
 def run_demo(console: Console, *, land: datetime | None) -> int:
@@ -92,9 +113,7 @@ def run_demo(console: Console, *, land: datetime | None) -> int:
         for partition in _tracked(progress, report, _INGESTED, hours):
             report.add(_run(instance, _INGESTED, partition), partition)
         landed = instance.get_materialized_partitions(visits.visits_by_hour.key) - set(report.not_arrived)
-        complete = [day for day in days if not _missing_hours(day, landed)]
-        for day in _tracked(progress, report, [_CUBE], complete):
-            report.add(_run(instance, [_CUBE], day), day)
+        _run_days(progress, report, instance, days, landed)
         for day in _tracked(progress, report, _FLIGHTS, flight_days):
             report.add(_run(instance, _FLIGHTS, day), day)
         if not land:
@@ -117,7 +136,9 @@ def run_demo(console: Console, *, land: datetime | None) -> int:
     return 1 if report.failures else 0
 
 
-def _run(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], partition: str) -> dg.ExecuteInProcessResult:
+def _run(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], partition: str | None = None
+) -> dg.ExecuteInProcessResult:
     return _EVERYTHING.execute_in_process(
         asset_selection=list(assets),
         partition_key=partition,
@@ -128,15 +149,36 @@ def _run(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], partition:
 
 
 def _run_hours(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], day: str) -> dg.ExecuteInProcessResult:
-    """All hours of a day in one run, as a backfill of a single run does."""
-    hours = visits.HOURS.get_partition_keys_in_time_window(visits.DAYS.time_window_for_partition_key(day))
+    """All hours of a day in one run."""
+    window = visits.DAYS.time_window_for_partition_key(day)
+    return _run_range(instance, assets, visits.HOURS.get_partition_keys_in_time_window(window))
+
+
+def _run_range(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> dg.ExecuteInProcessResult:
+    """Partitions that follow each other in one run, as a backfill of a single run does."""
     return _EVERYTHING.execute_in_process(
         asset_selection=list(assets),
-        tags={"dagster/asset_partition_range_start": hours[0], "dagster/asset_partition_range_end": hours[-1]},
+        tags={"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]},
         instance=instance,
         raise_on_error=False,
         run_config=_QUIET,
     )
+
+
+def _run_days(
+    progress: Progress, report: _Report, instance: dg.DagsterInstance, days: Sequence[str], landed: set[str]
+) -> None:
+    """What follows from a day whose hours have all landed."""
+    complete = [day for day in days if not _missing_hours(day, landed)]
+    for day in _tracked(progress, report, _DAYS, complete):
+        report.add(_run(instance, _DAYS, day), day)
+    every_day = visits.DAYS.get_partition_keys()
+    for stretch in _stretches(every_day, lambda day: not _missing_hours(day, landed)):
+        report.add(_run_range(instance, [_WEEKS], stretch), stretch[-1])  # a day is replayed with its week
+    if complete:
+        report.add(_run(instance, [catalogue.PUBLISHED_CUBE.key]), "")
 
 
 def _correct_devices(
@@ -147,6 +189,7 @@ def _correct_devices(
     days = [day.isoformat() for day in device_updates.DAYS]
     for day in _tracked(progress, report, _DEVICES, days):
         report.add(_run(instance, _DEVICES, day), day)
+    report.add(_run(instance, _CATALOGUE), "")
     corrected = device_updates.CORRECTED_DAY.isoformat()
     device_updates.write_correction(settings.landing)
     report.add(_run(instance, _DEVICES, corrected), corrected)
@@ -155,6 +198,7 @@ def _correct_devices(
     console.print(f"{corrected} of clean/devices was corrected: {', '.join(superseded)} are superseded, and replayed")
     for day in superseded:
         report.add(_run(instance, _MERGED_DEVICES, day), day)
+    report.add(_run(instance, _CATALOGUE), "")
     versions = read_version_table(table)
     shown = ", ".join(f"{day} v{version}" for day, version in versions.select(versions.columns[:2]).iter_rows())
     console.print(f"versions of clean/devices: {shown}", soft_wrap=True)
@@ -163,6 +207,11 @@ def _correct_devices(
 def _missing_hours(day: str, landed: set[str]) -> list[str]:
     window = visits.DAYS.time_window_for_partition_key(day)
     return [hour for hour in visits.HOURS.get_partition_keys_in_time_window(window) if hour not in landed]
+
+
+def _stretches(days: Sequence[str], complete: Callable[[str], bool]) -> list[list[str]]:
+    """The complete days, those that follow each other together."""
+    return [list(stretch) for is_complete, stretch in groupby(days, complete) if is_complete]
 
 
 def _progress(console: Console) -> Progress:
@@ -182,12 +231,16 @@ def _tracked(
 
 
 def _table(report: _Report, settings: Settings) -> Table:
-    table = Table("asset", "partitions", "rows", "checks passed", "seconds", title="What is in the lake")
+    table = Table("asset", "partitions", "rows", "checks passed", "seconds", title="What there is now")
     for column in table.columns[1:]:
         column.justify = "right"
-    for key in (*_INGESTED, _CUBE, *_FLIGHTS, *_USERS, *_DEVICES):
+    derived = (_WEEKS, catalogue.PUBLISHED_CUBE.key)
+    for key in (*_INGESTED, *_DAYS, *derived, *_FLIGHTS, *_USERS, *_DEVICES, *_CATALOGUE):
+        if not report.partitions[key]:
+            continue
         snapshot = open_table(settings.lake.joinpath(*key.path))
-        rows = f"{int(snapshot.files['num_records'].sum()):,}" if snapshot else "-"
+        counted = int(snapshot.files["num_records"].sum()) if snapshot else sum(report.rows[key].values())
+        rows = f"{counted:,}" if snapshot or report.rows[key] else "-"
         checks = f"{report.passed[key]} of {report.checks[key]}" if report.checks[key] else "-"
         table.add_row(key.to_user_string(), str(report.partitions[key]), rows, checks, f"{report.seconds[key]:.1f}")
     return table

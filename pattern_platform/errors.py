@@ -87,6 +87,14 @@ class DuplicateKeyError(PatternPlatformError):
     """Rows to merge have the same key, and nothing says which is the last."""
 
 
+class BrokenRuleError(PatternPlatformError):
+    """Rows break a rule that their table declares."""
+
+
+class LostKeysError(PatternPlatformError):
+    """A partition no longer brings keys that it brought before."""
+
+
 # The table ------------------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +126,14 @@ class DuplicateKeyInTableError(PatternPlatformError):
 
 class UnsupportedStorageError(PatternPlatformError):
     """The root of the tables is on a storage that the platform does not write to."""
+
+
+class UnauditedVersionError(PatternPlatformError):
+    """A version has not passed its audits, and is not published."""
+
+
+class MissingDriverError(PatternPlatformError):
+    """The library that talks to a store is an extra, and is not installed."""
 
 
 class TornCommitError(PatternPlatformError):
@@ -167,6 +183,21 @@ class RetentionError(PatternPlatformError):
 
 class RowCountError(PatternPlatformError):
     """Compacted files do not hold as many rows as the log counts."""
+
+
+# Tables in units ------------------------------------------------------------------------------------------------------
+
+
+class ReplayUnitError(PatternPlatformError):
+    """A partition is there already, and its unit is replayed as a whole."""
+
+
+class FrozenUnitError(PatternPlatformError):
+    """A partition belongs to a unit that was frozen into a longer one."""
+
+
+class TooManyUnitsError(PatternPlatformError):
+    """The view over the units of a table would be over too many."""
 
 
 # Landed files ---------------------------------------------------------------------------------------------------------

@@ -23,18 +23,43 @@ SHAPE = {
     "clean/devices": ("clean", "stateful_merger"),
     "clean/devices__versions": ("clean", "stateful_merger"),
     "serving/devices": ("serving", "stateful_merger_history"),
+    "exports/visits_by_hour": ("exports", "data_overwrite_directory"),
+    "warehouse/visits_cube": ("warehouse", "data_overwrite_duckdb"),
+    "warehouse/visits_by_week": ("warehouse", "fast_metadata_cleaner"),
+    "warehouse/billing": ("warehouse", "transactional_writer"),
+    "ledger/ad_impressions": ("ledger", "transactional_writer_delta"),
+    "sessions": ("serving", "keyed_idempotency"),
+    "exports/sessions": ("exports", "keyed_idempotency_files"),
+    "internal/device_catalogue": ("internal", "proxy"),
+    "published/device_catalogue": ("published", "proxy"),
+    "published/visits_cube": ("published", "proxy_native"),
     "raw/flights": ("raw", "data_overwrite"),
     "clean/flights": ("clean", "data_overwrite"),
     "quarantine/flights": ("quarantine", "data_overwrite"),
     "aggregated/flights_by_hour": ("aggregated", "data_overwrite"),
     "aggregated/flights_cube": ("aggregated", "aligned_fan_in"),
 }
-UPKEEP = {f"maintenance/{name}" for name in ("compaction", "vacuumed", "checkpoints", "orphan_report")}
+UPKEEP = {
+    f"maintenance/{name}"
+    for name in (
+        *("compaction", "vacuumed", "checkpoints", "orphan_report"),
+        *("frozen_visits_by_week", "visits_by_week_schema", "device_catalogue_retention", "visits_cube_retention"),
+    )
+}
 VERSIONS = "clean/devices__versions"
 CHECKED = {key for key in SHAPE if not key.startswith("raw/")} - {VERSIONS}
-MERGED = {"clean/users", "clean/devices"}  # no partition owns a row, so their checks look at the whole table
+# Checks that look at the whole table: no partition owns a row, or a version has none.
+WHOLE_TABLE = {
+    ("clean/users", "unique_user_id"),
+    ("clean/devices", "unique_id"),
+    ("clean/devices", "no_superseded_partition"),
+    ("warehouse/visits_by_week", "units_add_up"),
+    ("warehouse/visits_by_week", "no_partition_waits"),
+    ("aggregated/visits_cube", "every_day_adds_up"),
+}
+FULL = {"internal/device_catalogue", "published/device_catalogue", "published/visits_cube"}
 # It fails while later days wait for their replay, and the replay itself must run.
-NOT_BLOCKING = {"no_superseded_partition"}
+NOT_BLOCKING = {"no_superseded_partition", "no_partition_waits"}
 
 
 def test_definitions_load() -> None:
@@ -49,8 +74,8 @@ def test_the_shape_of_the_platform() -> None:
     for key, spec in specs.items():
         assert spec.description, key
         assert spec.owners, key
-        assert spec.kinds & {"deltalake", "duckdb"}, key
-        assert (spec.partitions_def is None) == (key in {*UPKEEP, VERSIONS}), key
+        assert spec.kinds & {"deltalake", "duckdb", "parquet", "csv"}, key
+        assert (spec.partitions_def is None) == (key in {*UPKEEP, *FULL, VERSIONS}), key
         assert spec.code_version, key
 
 
@@ -66,7 +91,7 @@ def test_every_derived_asset_has_a_blocking_check_of_its_own_partitions() -> Non
     assert {check.key.asset_key.to_user_string() for check in checks} == CHECKED
     for check in checks:
         assert check.blocking == (check.key.name not in NOT_BLOCKING), check.key
-        whole_table = check.key.asset_key.to_user_string() in MERGED
+        whole_table = (check.key.asset_key.to_user_string(), check.key.name) in WHOLE_TABLE
         assert whole_table or check.partitions_def == specs[check.key.asset_key].partitions_def, check.key
 
 

@@ -15,7 +15,7 @@ LAYERS = [
     {"lake", "warehouse", "orchestration"},
     {"patterns"},
     {"ingestion", "operations"},
-    {"visits", "flights", "dashboards", "settings"},
+    {"visits", "flights", "dashboards", "settings", "resources"},
     {"definitions", "demo", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -63,9 +63,13 @@ def test_the_library_uses_no_private_dagster_and_reads_no_sample() -> None:
 def test_every_public_name_is_exported() -> None:
     assert set(pattern_platform.__all__) == {
         "DataOverwriteIOManager",
+        "FastMetadataCleanerIOManager",
+        "KeyedIdempotencyIOManager",
         "MergerIOManager",
         "PatternPlatformError",
+        "ProxyIOManager",
         "StatefulMergerIOManager",
+        "TransactionalWriterIOManager",
         "aligned_fan_in",
         "read_version_table",
         "validate_definitions",

@@ -105,6 +105,26 @@ def refuse_layout(declaration: TableDeclaration, schema: pl.Schema, snapshot: Sn
         )
 
 
+def refuse_unknown_columns(columns: Sequence[str] | None, schema: Mapping[str, object], of: str, name: str) -> None:
+    """Refuse a projection to columns that a table does not have.
+
+    Args:
+        columns: The projection; None for all columns.
+        schema: The table's columns.
+        of: The input.
+        name: The asset that it reads.
+
+    Raises:
+        InvalidMetadataError: Names the columns.
+    """
+    if unknown := [column for column in columns or () if column not in schema]:
+        raise InvalidMetadataError(
+            f'metadata "columns" of input {of!r} was refused',
+            why=f"{name!r} has no column(s) {listed(unknown)}; it has {', '.join(schema)}",
+            mend="name columns of the table",
+        )
+
+
 def listed(names: Sequence[str] | Mapping[str, object]) -> str:
     """Names for an error message, not more than a reader takes in."""
     shown = [repr(name) for name in list(names)[:_NAMED_AT_MOST]]

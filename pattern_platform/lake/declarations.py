@@ -5,6 +5,8 @@ One place knows the names: the IO managers read them here, and ``validate_defini
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -14,6 +16,8 @@ from pattern_platform.errors import InvalidMetadataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -78,6 +82,54 @@ class StatefulMergerDeclaration(MergerDeclaration):
     foreign_commits: Literal["refuse", "accept"] = "refuse"
 
 
+class TableRules(BaseModel):
+    """What every row of one of several tables keeps.
+
+    Args:
+        primary_key: Columns that identify a row, never null.
+        checks: Conditions as SQL writes them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    primary_key: tuple[StrictStr, ...] = ()
+    checks: tuple[StrictStr, ...] = ()
+
+
+class TransactionDeclaration(TableDeclaration):
+    """What an asset declares about tables that are written together.
+
+    Args:
+        tables: The tables in the order in which they are written, with their rules.
+    """
+
+    tables: dict[StrictStr, TableRules] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_stay_apart(self) -> TransactionDeclaration:
+        folded = [name.lower() for name in self.tables]
+        if len(set(folded)) < len(folded) or any(
+            not _TABLE_NAME.fullmatch(name) or name == "loads" or "__" in name for name in folded
+        ):
+            message = "a table has a name of letters, digits and single '_', beginning with a letter, and not 'loads'"
+            raise ValueError(message)
+        return self
+
+
+class KeyedDeclaration(TableDeclaration):
+    """What an asset declares about rows that are kept by a key of their attributes.
+
+    Args:
+        key_columns: Attributes that never change, of which the key is made, in this order.
+        key_name: Column of the key.
+        lost_keys: What happens when a partition no longer brings a key that it brought before.
+    """
+
+    key_columns: tuple[StrictStr, ...] = Field(min_length=1)
+    key_name: StrictStr
+    lost_keys: Literal["refuse", "delete", "keep"] = "refuse"
+
+
 class InputDeclaration(BaseModel):
     """What an asset declares about one of its inputs.
 
@@ -92,6 +144,33 @@ class InputDeclaration(BaseModel):
     columns: tuple[StrictStr, ...] | None = None
     table_version: StrictInt | None = None
     allow_missing_partitions: StrictBool = False
+
+
+class TransactionInputDeclaration(InputDeclaration):
+    """What an asset declares about an input of several tables.
+
+    Args:
+        table: The table that it reads; all of them, as a mapping, when absent.
+    """
+
+    table: StrictStr | None = None
+
+
+class ProxyInputDeclaration(InputDeclaration):
+    """What an asset declares about an input that is a view.
+
+    Args:
+        as_of: A time with its zone, as ``2024-05-06T12:00:00+00:00``: what the view showed then.
+    """
+
+    as_of: StrictStr | None = None
+
+    @model_validator(mode="after")
+    def _one_version(self) -> ProxyInputDeclaration:
+        if self.as_of is not None and (self.table_version is not None or not datetime.fromisoformat(self.as_of).tzinfo):
+            message = "as_of is a time with its zone, and not beside table_version"
+            raise ValueError(message)
+        return self
 
 
 def parse(declaration: type[D], metadata: Mapping[str, object], *, of: str) -> D:
@@ -118,9 +197,13 @@ def parse(declaration: type[D], metadata: Mapping[str, object], *, of: str) -> D
         return declaration.model_validate({key: plain[key] for key in ours if key in plain})
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else "merge_keys"
+        key = str(first["loc"][0]) if first["loc"] else None  # none where two keys contradict each other
         raise InvalidMetadataError(
-            f"metadata {key!r} of {of} was refused",
-            why=f"{plain[key]!r} is not allowed: {first['msg']}" if key in plain else "it is missing",
-            mend=f"see {declaration.__name__}.{key} in pattern_platform.lake.declarations",
+            f"metadata {key!r} of {of} was refused" if key else f"metadata of {of} was refused",
+            why="it is missing"
+            if key and key not in plain
+            else f"{plain[key]!r}: {first['msg']}"
+            if key
+            else first["msg"],
+            mend=f"see {declaration.__name__}{f'.{key}' if key else ''} in pattern_platform.lake.declarations",
         ) from error

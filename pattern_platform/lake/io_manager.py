@@ -24,7 +24,7 @@ from pattern_platform.errors import (
     MissingTableError,
     SupersededPartitionsError,
 )
-from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside
+from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside, refuse_unknown_columns
 from pattern_platform.lake.commit import checkpoint_if_due
 from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
@@ -236,12 +236,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             context.log.warning("%s has no partition(s) %s", name, listed(missing))
         rows = snapshot.scan(window, files)
         if declared.columns is not None:
-            if unknown := [c for c in declared.columns if c not in snapshot.schema]:
-                raise InvalidMetadataError(
-                    f'metadata "columns" of input {context.name!r} was refused',
-                    why=f"{name!r} has no column(s) {listed(unknown)}; it has {', '.join(snapshot.schema)}",
-                    mend="name columns of the table",
-                )
+            refuse_unknown_columns(declared.columns, snapshot.schema, context.name, name)
             rows = rows.select(declared.columns)
         return from_lazy(rows, context.dagster_type.typing_type)
 

@@ -153,6 +153,16 @@ def replay_commands(asset: str, partitions: Iterable[str]) -> str:
     return "\n".join(f"    dg launch --assets {asset} --partition {partition}" for partition in partitions)
 
 
+def replay_range_command(asset: str, partitions: Sequence[str]) -> str:
+    """The command that replays partitions in one run.
+
+    Args:
+        asset: The asset, with the backfill policy of a single run.
+        partitions: In their order, from the first to the last without a hole.
+    """
+    return f"    dg launch --assets {asset} --partition-range {partitions[0]}...{partitions[-1]}"
+
+
 def _record(version: int, metadata: Mapping[str, Any]) -> Record:
     return Record(
         position=metadata["position"],

@@ -24,6 +24,7 @@ from pattern_platform.lake.lineage import VERSIONS_KEPT
 from pattern_platform.lake.lock import table_lock
 from pattern_platform.lake.log import commit_path, is_in_log
 from pattern_platform.lake.merge import grouped
+from pattern_platform.lake.pins import pinned
 from pattern_platform.lake.snapshot import open_table, refuse_unwritable
 from pattern_platform.lake.version_table import read_lineage, version_table_of
 from pattern_platform.lake.window import Window
@@ -169,9 +170,9 @@ def _vacuum(
 
 
 def _recorded_versions(snapshot: Snapshot) -> list[int]:
-    """The versions that a partition may be merged into again, and that the log still holds."""
+    """The versions that a partition may be merged into again, or that a view shows, and that the log still holds."""
     lineage = read_lineage(snapshot)
-    recorded = [lineage.root, *(record.version for record in lineage.records.values())]
+    recorded = [lineage.root, *(record.version for record in lineage.records.values()), *pinned(snapshot.table)]
     versions = [version for version in recorded if version is not None]
     # Listed, not tried: a version that cannot be opened just now is needed all the same, and stops the vacuum.
     log = {path.name for path in (snapshot.table / "_delta_log").iterdir()}

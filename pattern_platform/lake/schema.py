@@ -157,7 +157,9 @@ def casts_to(table: pl.Schema, batch: pl.Schema, evolution: SchemaEvolution) -> 
     target = pl.Schema({**table, **added})
     for name, dtype in target.items():
         _refuse_lossy(name, batch[name], dtype)
-    return [pl.col(name) if batch[name] == dtype else _cast(name, dtype) for name, dtype in target.items()], added
+    return [
+        pl.col(name) if batch[name] == dtype else _cast(name, batch[name], dtype) for name, dtype in target.items()
+    ], added
 
 
 def refuse_missing(wanted: Iterable[str], batch: pl.Schema) -> None:
@@ -174,8 +176,8 @@ def refuse_missing(wanted: Iterable[str], batch: pl.Schema) -> None:
         )
 
 
-def _cast(name: str, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone:
+def _cast(name: str, given: PolarsDataType, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone and given != pl.Null:
         return pl.col(name).dt.convert_time_zone("UTC").dt.cast_time_unit("us")
     return pl.col(name).cast(dtype, strict=True)
 

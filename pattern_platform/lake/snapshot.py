@@ -237,6 +237,7 @@ def unwritable_properties(properties: Mapping[str, str]) -> list[str]:
         if _UNWRITABLE_PROPERTIES.get(key) == value
         or key.startswith("delta.constraints.")
         or (key == "delta.columnMapping.mode" and value != "none")
+        or key == "delta.setTransactionRetentionDuration"  # delta-rs forgets transaction ids by it, and partitions are
     ]
 
 

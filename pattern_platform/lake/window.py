@@ -52,7 +52,7 @@ class Window:
         return not self.columns
 
     @cached_property
-    def _boxes(self) -> list[tuple[list[Bound], tuple[Bound, ...]]]:
+    def boxes(self) -> list[tuple[list[Bound], tuple[Bound, ...]]]:
         """The pieces, with the bounds of the first column merged where all others are equal."""
         boxes: dict[tuple[Bound, ...], list[Bound]] = {}
         for first, *others in self.pieces.values():
@@ -67,7 +67,7 @@ class Window:
         first, *others = self.columns
         boxes = [
             reduce(and_, [_row_in(first, firsts), *(_row_in(c, [b]) for c, b in zip(others, bounds, strict=True))])
-            for firsts, bounds in self._boxes
+            for firsts, bounds in self.boxes
         ]
         return reduce(or_, boxes, pl.lit(value=False)).fill_null(value=False)
 
@@ -85,7 +85,7 @@ class Window:
         files = self._with_statistics(files)
         first, *others = self.columns
         inside = overlap = pl.repeat(value=False, n=files.height, dtype=pl.Boolean, eager=True)
-        for firsts, bounds in self._boxes:
+        for firsts, bounds in self.boxes:
             column_bounds = [(first, firsts), *((c, [b]) for c, b in zip(others, bounds, strict=True))]
             inside |= reduce(and_, (self._files_inside(files, c, b) for c, b in column_bounds))
             overlap |= reduce(and_, (self._files_overlapping(files, c, b) for c, b in column_bounds))

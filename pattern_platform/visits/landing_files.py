@@ -1,36 +1,20 @@
-"""What the generators of landing files share: a file that appears whole, the start of an hour, repeatable draws."""
+"""What the generators of landing files share: compressed lines, the start of an hour, repeatable draws."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 
+from pattern_platform.lake.whole_file import whole_file
+
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
-
-
-@contextmanager
-def whole_file(path: Path) -> Generator[Path]:
-    """Give a path to write to; what is there in the end takes the place of the file, unless an error comes before.
-
-    Args:
-        path: The file; its folder is made where there is none.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_gzip_lines(path: Path, batches: Iterable[Iterable[str]]) -> None:

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pattern_platform.errors import (
-    InvalidMetadataError,
-    UnsafeAssetKeyError,
-    UnsupportedTableError,
-)
+from pattern_platform.errors import InvalidMetadataError, UnsupportedTableError
 from pattern_platform.lake.changes import REASON
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import Lineage, Record
@@ -137,7 +133,7 @@ class HistoryTables:
 
     def _forget(self, key: str, suffix: str) -> None:
         if self.table.exists(self.connection, suffix):
-            of_partition = f"DELETE FROM {self.table.sql(suffix)} WHERE {PARTITION} = $key"  # noqa: S608 - quoted
+            of_partition = f"DELETE FROM {self.table.sql(suffix)} WHERE {PARTITION} = $key"
             self.connection.execute(of_partition, {"key": key})
 
 
@@ -153,23 +149,15 @@ def _lineage(records: Iterable[Record]) -> Lineage:
     return Lineage(version=max(record.version for record in ordered.values()), records=ordered)
 
 
-def refuse_names(key: dg.AssetKey, columns: Iterable[str] = ()) -> None:
-    """Refuse names that the tables use themselves.
+def refuse_columns(asset: str, columns: Iterable[str]) -> None:
+    """Refuse columns that the tables use themselves.
 
     Raises:
-        UnsafeAssetKeyError: The key names a table beside that of another asset.
         InvalidMetadataError: A column says where a row of the history or the quarantine comes from.
     """
-    name = key.to_user_string()
-    if beside := [suffix for suffix in (_HISTORY, _VERSIONS, _QUARANTINE) if name.lower().endswith(suffix)]:
-        raise UnsafeAssetKeyError(
-            f"asset key {name!r} was refused",
-            why=f"a table {beside[0]!r} belongs to the asset without it",
-            mend="choose another name",
-        )
     if taken := [column for column in columns if column.lower() in (PARTITION, POSITION, DELETED, _REASON, _RUN)]:
         raise InvalidMetadataError(
-            f"column(s) {listed(taken)} of asset {name!r} were refused",
+            f"column(s) {listed(taken)} of asset {asset!r} were refused",
             why="the history and the quarantine say with them where a row comes from",
             mend="rename them in the asset",
         )

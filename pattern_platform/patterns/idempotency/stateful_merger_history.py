@@ -21,159 +21,99 @@ Shown by: ``serving/devices`` (daily).
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import dagster as dg
 import polars as pl
 
-from pattern_platform.errors import (
-    InvalidMetadataError,
-    MissingPartitionsError,
-    MissingTableError,
-    SupersededPartitionsError,
-)
+from pattern_platform.errors import InvalidMetadataError
 from pattern_platform.lake.changes import changes_of, refuse_declaration
 from pattern_platform.lake.checks import listed, refuse_outside
-from pattern_platform.lake.declarations import InputDeclaration, StatefulMergerDeclaration, TableDeclaration, parse
-from pattern_platform.lake.frames import from_lazy, to_lazy
-from pattern_platform.lake.lineage import (
-    Lineage,
-    refuse_reordered,
-    refuse_superseded,
-    refuse_undivided,
-    replay_commands,
-)
-from pattern_platform.lake.partitions import in_order, keys_between, position_of, refuse_unordered, window_of
+from pattern_platform.lake.declarations import StatefulMergerDeclaration, TableDeclaration
+from pattern_platform.lake.lineage import Lineage, refuse_reordered, refuse_superseded, refuse_undivided
+from pattern_platform.lake.partitions import in_order, keys_between, position_of, refuse_unordered
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
-from pattern_platform.lake.window import Window
-from pattern_platform.warehouse.database import connected, path_of, quoted, transaction
+from pattern_platform.warehouse.database import quoted
 from pattern_platform.warehouse.history import (
     DELETED,
     PARTITION,
     POSITION,
     HistoryTables,
     extended,
-    refuse_names,
+    refuse_columns,
 )
+from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    import dagster as dg
+    import duckdb
 
 
-class HistoryMergerIOManager(dg.ConfigurableIOManager):
+class HistoryMergerIOManager(DuckDBIOManager):
     """Merge by ``merge_keys`` in DuckDB, and rebuild the past from the history. Metadata as of the stateful merger.
 
     Args:
         database: Path of the DuckDB file. The last part of an asset key names the table, the part before it the schema.
     """
 
-    database: str
+    declaration: ClassVar[type[TableDeclaration]] = StatefulMergerDeclaration
+    needs_partition_expr: ClassVar[bool] = False
 
     def refuse_spec(self, spec: dg.AssetSpec) -> None:
         """Refuse an asset that could not be stored, by its declaration alone."""
-        path_of(self.database)
+        super().refuse_spec(spec)
         refuse_unordered(spec.partitions_def)
-        _declared(spec.metadata, spec.key)
 
-    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Merge the partitions of a run in their order, all or none of them, and tell Dagster what became of them."""
-        declared = _declared(context.definition_metadata, context.asset_key)
-        refuse_unordered(context.asset_partitions_def if context.has_asset_partitions else None)
-        batch = to_lazy(obj).collect(engine="streaming")  # before the file is held
-        refuse_names(context.asset_key, batch.columns)
+    def declared(self, metadata: Mapping[str, object], key: dg.AssetKey, *, partitioned: bool) -> TableDeclaration:
+        """What an asset declares; nothing that only means something where there are versions."""
+        declared = super().declared(metadata, key, partitioned=partitioned)
+        if isinstance(declared, StatefulMergerDeclaration) and declared.foreign_commits == "accept":
+            raise InvalidMetadataError(
+                f'metadata "foreign_commits" of asset {key.to_user_string()!r} was refused',
+                why="the state is always rebuilt from the history",
+                mend="leave it out",
+            )
+        return declared
+
+    def held(self, connection: duckdb.DuckDBPyConnection, key: dg.AssetKey) -> tuple[list[str], list[str]] | None:
+        """The partitions that the state holds, and those that are superseded."""
+        lineage = HistoryTables.of(connection, key).lineage()
+        superseded = [record.partition for record in lineage.superseded]
+        return ([p for p in lineage.records if p not in superseded], superseded) if lineage.records else None
+
+    def write(self, load: Load, value: object) -> dict[str, Any]:
+        """Merge the partitions of a run in their order, all or none of them."""
+        refuse_unordered(load.definition)
+        batch = cast("pl.DataFrame", value)
+        refuse_columns(load.asset, batch.columns)
         rows: Counter[str] = Counter()
-        with transaction(self.database) as connection:
-            tables = HistoryTables.of(connection, context.asset_key)
-            tables.table.make_schema(connection)
-            lineage = _merge(context, tables, declared, batch, rows)
-            schema = tables.schema
-            rows["dagster/row_count"] = len(connection.table(tables.state))
+        tables = HistoryTables(load.connection, load.asset, load.table)
+        lineage = _merge(load, tables, batch, rows)
         superseded = [record.partition for record in lineage.superseded]
         if superseded:
-            context.log.warning("%s: superseded until replayed: %s", tables.asset, listed(superseded))
-        context.add_output_metadata(
-            {
-                "dagster/table_name": f"{tables.table.schema}.{tables.table.name}",
-                "dagster/uri": str(path_of(self.database)),
-                "dagster/column_schema": column_schema(schema),
-                "duckdb/version": lineage.version,
-                "duckdb/superseded_partitions": superseded,
-                **rows,
-            }
-        )
-
-    def load_input(self, context: dg.InputContext) -> object:
-        """Load the state, or its mapped partitions where a column holds them, as the kind of frame asked for."""
-        name = context.asset_key.to_user_string()
-        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
-        upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
-        declaration = parse(TableDeclaration, upstream, of=f"asset {name!r}")
-        if declared.table_version is not None:
-            raise InvalidMetadataError(
-                f'metadata "table_version" of input {context.name!r} was refused',
-                why="DuckDB keeps no versions of a table",
-                mend="leave it out, or store the asset with the stateful merger of Delta Lake",
-            )
-        definition = context.asset_partitions_def if context.has_asset_partitions else None
-        keys = list(context.asset_partition_keys) if definition else []
-        state, lineage = self._state(context.asset_key)
-        missing = [key for key in keys if key not in lineage.records]
-        if missing or not (lineage.records or definition):
-            why = f"partition(s) {listed(missing)} of {name!r} were never merged" if missing else f"no table {name!r}"
-            if not declared.allow_missing_partitions:
-                raise (MissingPartitionsError if lineage.records else MissingTableError)(
-                    f"input {context.name!r} was refused",
-                    why=why,
-                    mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
-                )
-            context.log.warning("%s", why)
-        if stale := [record.partition for record in lineage.superseded if record.partition in set(keys)]:
-            if not declared.allow_missing_partitions:
-                raise SupersededPartitionsError(
-                    f"input {context.name!r} was refused",
-                    why=f"partition(s) {listed(stale)} of {name!r} are superseded",
-                    mend=f"replay them in this order:\n{replay_commands(name, stale)}",
-                )
-            context.log.warning("%s: partition(s) %s are superseded", name, listed(stale))
-        if lineage.records:
-            state = state.filter(_window(keys, definition, declaration, state.schema).rows)
-            if unknown := [c for c in declared.columns or () if c not in state.columns]:
-                raise InvalidMetadataError(
-                    f'metadata "columns" of input {context.name!r} was refused',
-                    why=f"{name!r} has no column(s) {listed(unknown)}; it has {', '.join(state.columns)}",
-                    mend="name columns of the table",
-                )
-            state = state.select(declared.columns or pl.all())
-        return from_lazy(state.lazy(), context.dagster_type.typing_type)
-
-    def _state(self, key: dg.AssetKey) -> tuple[pl.DataFrame, Lineage]:
-        """The state and what it holds; nothing of a file that does not exist, for a reader makes none."""
-        if path_of(self.database).exists():
-            with connected(self.database) as connection:
-                tables = HistoryTables.of(connection, key)
-                if (lineage := tables.lineage()).records:
-                    return connection.table(tables.state).pl(), lineage
-        return pl.DataFrame(), Lineage()
+            load.log.warning("%s: superseded until replayed: %s", tables.asset, listed(superseded))
+        return {
+            "dagster/row_count": len(load.connection.table(tables.state)),
+            "dagster/column_schema": column_schema(tables.schema),
+            "duckdb/version": lineage.version,
+            "duckdb/superseded_partitions": superseded,
+            **rows,
+        }
 
 
 # The merge ----------------------------------------------------------------------------------------------------------
 
 
-def _merge(
-    context: dg.OutputContext,
-    tables: HistoryTables,
-    declared: StatefulMergerDeclaration,
-    batch: pl.DataFrame,
-    rows: Counter[str],
-) -> Lineage:
+def _merge(load: Load, tables: HistoryTables, batch: pl.DataFrame, rows: Counter[str]) -> Lineage:
     """Bring a batch into the history, partition by partition, and the state up to the last of them."""
-    definition = context.asset_partitions_def
-    keys = in_order(context.asset_partition_keys, definition)
+    definition, declared = load.partitions, cast("StatefulMergerDeclaration", load.declared)
+    keys = in_order(load.keys or (), definition)
     lineage = tables.lineage()
     if lineage.records:
         tables.refuse_other_keys(declared.merge_keys)
     batch = _fitted(batch, tables.schema if lineage.records else None, declared, tables.asset)
-    window = _window(keys, definition, declared, batch.schema)
+    window = load.window(batch.schema)
     refuse_undivided(tables.asset, keys, window)
     refuse_outside(batch.lazy(), window)
     for key in keys:
@@ -182,12 +122,12 @@ def _merge(
         refuse_superseded(tables.asset, key, lineage, position)
         earlier = lineage.before(position)
         if hole := keys_between(earlier[-1].position if earlier else None, key, definition):
-            context.log.warning("%s: partition(s) %s missing, never merged", tables.asset, listed(hole))
-        changes, bad = changes_of(batch.filter(_window([key], definition, declared, batch.schema).rows), declared)
+            load.log.warning("%s: partition(s) %s missing, never merged", tables.asset, listed(hole))
+        changes, bad = changes_of(batch.filter(load.window(batch.schema, [key]).rows), declared)
         tables.replace_changes(key, position, changes)
         if declared.bad_rows == "quarantine":
-            tables.set_aside(key, context.run_id, bad)
-        lineage = extended(lineage, key, position, context.run_id)
+            tables.set_aside(key, load.run_id, bad)
+        lineage = extended(lineage, key, position, load.run_id)
         done = {"upserted": changes.upserts, "deleted": changes.deletes, "quarantined": bad}
         rows.update({f"duckdb/rows_{what}": frame.height for what, frame in done.items()})
         rows["duckdb/rows_dropped_duplicates"] += changes.dropped_duplicates
@@ -231,26 +171,3 @@ def _fitted(
     casts, _ = casts_to(table or stored_schema(given), given, declared.schema_evolution)
     refuse_declaration(declared, batch.schema, name)
     return batch.select(*casts, *declared.not_stored)
-
-
-def _window(
-    keys: Sequence[str], definition: dg.PartitionsDefinition | None, declared: TableDeclaration, schema: pl.Schema
-) -> Window:
-    if definition is None or declared.partition_expr is None:
-        return Window()
-    return window_of(keys, definition, declared.partition_expr, schema)
-
-
-# Refusals -----------------------------------------------------------------------------------------------------------
-
-
-def _declared(metadata: Mapping[str, object], key: dg.AssetKey) -> StatefulMergerDeclaration:
-    refuse_names(key)
-    declared = parse(StatefulMergerDeclaration, metadata, of=f"asset {key.to_user_string()!r}")
-    if declared.partition_by or declared.foreign_commits == "accept":
-        raise InvalidMetadataError(
-            f'metadata "partition_by" or "foreign_commits" of asset {key.to_user_string()!r} was refused',
-            why="a table in DuckDB has no physical partitions, and its state is always rebuilt from the history",
-            mend="leave them out",
-        )
-    return declared

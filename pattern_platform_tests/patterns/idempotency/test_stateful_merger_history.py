@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -133,7 +132,7 @@ class Store:
         if isinstance(self.manager, StatefulMergerIOManager):
             return pl.DataFrame(DeltaTable(self.folder.joinpath(*self.key)).to_pyarrow_table())
         *_, schema, name = ("main", *self.key)
-        with duckdb.connect(str(self.database)) as connection:
+        with duckdb.connect(str(self.database), config={"custom_user_agent": "dagster"}) as connection:
             return connection.table(
                 f'"{connection.execute("SELECT current_database()").fetchall()[0][0]}"."{schema}"."{name}{suffix}"'
             ).pl()
@@ -332,7 +331,7 @@ def test_sm_16_a_run_that_dies_after_its_commit_counts(
     for number, key in enumerate("abc", start=5):
         store.run(number, keyed(**{key: 1}))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "column_schema", power_cut)
+        patch.setattr(dg.OutputContext, "add_output_metadata", power_cut)
         with pytest.raises(RuntimeError, match="power"):
             store.run(8, keyed(x=1))
     if then == "retry":
@@ -512,13 +511,13 @@ def test_tables_of_others_are_left_alone(store: Store) -> None:
         Store(store.folder, key=("elsewhere", "main", "Devices")).run(5, keyed(b=1))
     with refused(store, InvalidMetadataError, "merge_keys", "'k'", "'v'"):
         Store(store.folder, metadata={"merge_keys": ["v"]}).run(6, keyed(b=1))
-    with duckdb.connect(str(store.database)) as connection:
+    with duckdb.connect(str(store.database), config={"custom_user_agent": "dagster"}) as connection:
         connection.execute("CREATE TABLE users AS SELECT 1 AS k, 2 AS v")
         connection.execute("CREATE VIEW pages AS SELECT 1 AS k, 2 AS v")
     for name in ("users", "pages"):
         with refused(Store(store.folder, key=(name,)), UnsupportedTableError, f"{name}__history"):
             Store(store.folder, key=(name,)).run(5, keyed(b=1))
-    with duckdb.connect(str(store.database)) as connection:
+    with duckdb.connect(str(store.database), config={"custom_user_agent": "dagster"}) as connection:
         connection.execute("DROP TABLE devices__history")
     with refused(store, UnsupportedTableError, "devices__history"):
         store.run(6, keyed(b=1))
@@ -554,7 +553,7 @@ def test_bad_rows_are_set_aside_by_partition(tmp_path: Path) -> None:
 def test_a_left_over_table_of_other_types_is_refused_without_a_value(tmp_path: Path) -> None:
     store = Store(tmp_path, metadata={"bad_rows": "quarantine"})
     store.run(5, BAD)
-    with duckdb.connect(str(store.database)) as connection:
+    with duckdb.connect(str(store.database), config={"custom_user_agent": "dagster"}) as connection:
         for suffix in ("", "__history", "__versions"):
             connection.execute(f"DROP TABLE devices{suffix}")
     texts = pl.DataFrame({"k": [None, "a"], "v": ["secret", "x"]}, schema={"k": pl.String, "v": pl.String})
@@ -615,7 +614,7 @@ def test_an_error_in_the_middle_leaves_everything_as_it_was(
         power_cut()
 
     monkeypatch.setattr(*place, dies)
-    reader = duckdb.connect(str(store.database)) if watched else None
+    reader = duckdb.connect(str(store.database), config={"custom_user_agent": "dagster"}) if watched else None
     with refused(store, RuntimeError, "power"):
         store.run(5, BAD.with_columns(w=pl.lit(1)))
     with refused(Store(tmp_path, key=("new", "devices"), metadata=store.metadata), RuntimeError, "power"):
@@ -681,16 +680,34 @@ def test_a_file_that_another_process_holds(e4: Store, monkeypatch: pytest.Monkey
     assert e4.held()["e"] == 1
 
 
+class Turn:
+    """A lock that tells when someone has to wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.awaited = threading.Event()
+
+    def acquire(self, *, timeout: float) -> bool:
+        if self.lock.acquire(blocking=False):
+            return True
+        self.awaited.set()
+        return self.lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self.lock.release()
+
+
 def test_two_threads_write_one_after_the_other(e4: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn()
+    monkeypatch.setitem(database_module._turns, database_module.path_of(str(e4.database)), turn)
     begun = threading.Event()
-    told: list[str] = []
+    told: list[object] = []
 
     def first() -> None:
         with database_module.transaction(str(e4.database)) as connection:
             connection.execute("CREATE TABLE first AS SELECT 1 AS one")
             begun.set()
-            time.sleep(0.2)
-            told.append("first")
+            told.extend((turn.awaited.wait(timeout=10), "first"))
 
     thread = threading.Thread(target=first)
     thread.start()
@@ -699,7 +716,7 @@ def test_two_threads_write_one_after_the_other(e4: Store, monkeypatch: pytest.Mo
         told.append("second")
         assert len(connection.table("first")) == 1
     thread.join()
-    assert told == ["first", "second"]
+    assert told == [True, "first", "second"]
     monkeypatch.setattr(database_module, "WAIT_SECONDS", 0.1)
     with database_module.transaction(str(e4.database)), pytest.raises(DatabaseLockedError, match="thread"):
         e4.run(9, keyed(e=1))

@@ -1,0 +1,79 @@
+"""Delta tables that are written once and never changed: append-only by their protocol, read-only on the disk.
+
+Append-only alone would let appends and restores through; no writer of the platform takes an append-only table at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+from deltalake import CommitProperties, PostCommitHookProperties, Schema
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from pattern_platform.errors import MissingTableError
+from pattern_platform.lake.commit import COMMIT_METADATA
+from pattern_platform.lake.files import write_files, written_for
+from pattern_platform.lake.snapshot import open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import polars as pl
+
+    from pattern_platform.lake.snapshot import Snapshot
+
+_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+def write_once(rows: pl.LazyFrame, table: Path, *, metadata: Mapping[str, object]) -> Snapshot:
+    """Write a table whole, in its first and only commit.
+
+    Args:
+        rows: Its rows, with types that Delta Lake keeps.
+        table: A directory of its own. A table that is there already is left as it is.
+        metadata: Kept in the commit, with names under ``pattern_platform.``.
+
+    Raises:
+        MissingTableError: It was removed at the same time.
+    """
+    if open_table(table) is None:
+        table.mkdir(parents=True, exist_ok=True)
+        with written_for(table) as files:
+            files.extend(write_files(rows, table, keys={}))
+            create_table_with_add_actions(
+                str(table),
+                Schema.from_arrow(rows.collect_schema()),
+                [AddAction(f.path, f.size, f.partition_values, f.modified, True, f.delta_stats()) for f in files],  # noqa: FBT003 - a positional argument of delta-rs
+                mode="error",
+                configuration={"delta.appendOnly": "true"},
+                commit_properties=CommitProperties(
+                    custom_metadata={COMMIT_METADATA + key: str(value) for key, value in metadata.items()}
+                ),
+                post_commithook_properties=PostCommitHookProperties(
+                    create_checkpoint=False, cleanup_expired_logs=False
+                ),
+            )
+    _set_writable(table, writable=False)
+    snapshot = open_table(table)
+    if snapshot is None:
+        raise MissingTableError(
+            f"table {table.name!r} was not written", why="it was removed at the same time", mend="run again"
+        )
+    return snapshot
+
+
+def remove_table(table: Path) -> None:
+    """Remove a table that was written once, or what an interrupted write left of one."""
+    if table.exists():
+        _set_writable(table, writable=True)
+        shutil.rmtree(table)
+
+
+def _set_writable(table: Path, *, writable: bool) -> None:
+    paths = [table, *table.rglob("*")] if writable else [*table.rglob("*"), table]
+    for path in paths:
+        mode = path.stat().st_mode
+        path.chmod(mode | stat.S_IWUSR if writable else mode & ~_WRITE)

@@ -1,0 +1,60 @@
+"""Where the platform keeps what it makes: an IO manager for each pattern, by the name of the pattern's module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
+from pattern_platform.patterns.idempotency.data_overwrite_directory import DirectoryOverwriteIOManager
+from pattern_platform.patterns.idempotency.data_overwrite_duckdb import WarehouseOverwriteIOManager
+from pattern_platform.patterns.idempotency.fast_metadata_cleaner import FastMetadataCleanerIOManager
+from pattern_platform.patterns.idempotency.keyed_idempotency import KeyedIdempotencyIOManager
+from pattern_platform.patterns.idempotency.keyed_idempotency_files import KeyedFilesIOManager
+from pattern_platform.patterns.idempotency.merger import MergerIOManager
+from pattern_platform.patterns.idempotency.proxy import ProxyIOManager
+from pattern_platform.patterns.idempotency.stateful_merger import StatefulMergerIOManager
+from pattern_platform.patterns.idempotency.stateful_merger_history import HistoryMergerIOManager
+from pattern_platform.patterns.idempotency.transactional_writer import TransactionalWriterIOManager
+from pattern_platform.patterns.idempotency.transactional_writer_delta import TransactionalAppendIOManager
+from pattern_platform.warehouse.keyed_store import DuckDBStore
+from pattern_platform.warehouse.postgres_store import PostgresStore
+from pattern_platform.warehouse.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from pattern_platform.lake.io_manager import DeltaIOManager
+    from pattern_platform.settings import Settings
+
+
+def delta_tables(settings: Settings) -> dict[str, DeltaIOManager]:
+    """The IO managers of the lake, whose tables are looked after at night."""
+    lake = str(settings.lake)
+    return {
+        "data_overwrite": DataOverwriteIOManager(root_uri=lake),
+        "merger": MergerIOManager(root_uri=lake),
+        "stateful_merger": StatefulMergerIOManager(root_uri=lake),
+        "transactional_writer_delta": TransactionalAppendIOManager(root_uri=lake),
+    }
+
+
+def warehouse_and_exports(settings: Settings) -> dict[str, dg.ConfigurableIOManager]:
+    """The IO managers of the DuckDB files, one for each concern, of the published versions and of plain files."""
+    file, exports = (lambda concern: str(settings.warehouse / f"{concern}.duckdb")), str(settings.data)  # exports/...
+    return {
+        "data_overwrite_directory": DirectoryOverwriteIOManager(root_uri=exports),
+        "data_overwrite_duckdb": WarehouseOverwriteIOManager(database=file("cubes")),
+        "fast_metadata_cleaner": FastMetadataCleanerIOManager(database=file("visits")),
+        "history_merger": HistoryMergerIOManager(database=file("devices")),
+        "keyed_idempotency": KeyedIdempotencyIOManager(store=_sessions_store(settings)),
+        "keyed_idempotency_files": KeyedFilesIOManager(root_uri=exports),
+        "proxy": ProxyIOManager(root_uri=str(settings.lake), database=file("catalogue")),
+        "transactional_writer": TransactionalWriterIOManager(database=file("billing")),
+    }
+
+
+def _sessions_store(settings: Settings) -> DuckDBStore | PostgresStore | RedisStore:
+    if settings.sessions_url is None:
+        return DuckDBStore(database=str(settings.warehouse / "sessions.duckdb"))
+    store = PostgresStore if settings.sessions_url.startswith("postgresql") else RedisStore
+    return store(url=settings.sessions_url)

@@ -1,0 +1,145 @@
+"""Rows by key in PostgreSQL: staged with ``COPY``, upserted in one transaction."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+import polars as pl
+
+from pattern_platform.errors import MissingDriverError
+from pattern_platform.warehouse.database import quoted
+from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
+from pattern_platform.warehouse.loads import SUFFIX, Loads
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    import dagster as dg
+    from adbc_driver_manager.dbapi import Cursor
+
+_STAGING = "pattern_platform_rows"
+
+
+class PostgresStore(KeyedStore):
+    """A table in PostgreSQL. The last part of an asset key names it, the part before it the schema.
+
+    Args:
+        url: As ``postgresql://user:password@host:5432/database``; take the password from the environment.
+    """
+
+    kind: Literal["postgres"] = "postgres"
+    url: str
+
+    @property
+    def uri(self) -> str:
+        """The server and the database, without user and password."""
+        return without_secrets(self.url)
+
+    @contextmanager
+    def opened(self, asset: dg.AssetKey, key_name: str, *, writing: bool) -> Generator[KeyedTable]:
+        """Open the table; writers of one asset follow each other."""
+        try:
+            from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise MissingDriverError(
+                "a store in PostgreSQL was refused", why=str(error), mend='install "pattern-platform[postgres]"'
+            ) from error
+        *_, schema, name = ("public", *asset.path)
+        with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
+            cursor.execute("SET LOCAL TimeZone = 'UTC'")
+            if writing:
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", (f"{schema}.{name}",))
+                cursor.fetchall()
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+            yield _PostgresTable.of(cursor, schema, name, asset.to_user_string(), key_name)
+            connection.commit()  # without it everything is rolled back
+
+
+@dataclass(frozen=True)
+class _PostgresTable:
+    cursor: Cursor
+    schema_name: str
+    name: str
+    loads: Loads
+    key_name: str
+
+    @classmethod
+    def of(cls, cursor: Cursor, schema: str, name: str, asset: str, key_name: str) -> _PostgresTable:
+        table = cls(cursor, schema, name, Loads.none(asset), key_name)
+        rows = table._select(f"SELECT * FROM {table.sql(SUFFIX)}") if table.exists(SUFFIX) else None
+        loads = Loads.checked(asset, rows, table=name, table_exists=table.exists())
+        return cls(cursor, schema, name, loads, key_name)
+
+    def sql(self, suffix: str = "") -> str:
+        return f"{quoted(self.schema_name)}.{quoted(self.name + suffix)}"
+
+    def exists(self, suffix: str = "") -> bool:
+        self.cursor.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_schema = $1 AND table_name = $2",
+            (self.schema_name, self.name + suffix),
+        )
+        return cast("list[tuple[int]]", self.cursor.fetchall())[0][0] > 0
+
+    @property
+    def schema(self) -> pl.Schema | None:
+        if not self.exists():
+            return None
+        found = self._select(f"SELECT * FROM {self.sql()} LIMIT 0").schema
+        return pl.Schema({column: dtype for column, dtype in found.items() if column != PARTITION})
+
+    @property
+    def partitions(self) -> list[str]:
+        return self.loads.held
+
+    def keys(self, partitions: Sequence[str]) -> set[str]:
+        if not self.exists():
+            return set()
+        statement = f"SELECT {quoted(self.key_name)} FROM {self.sql()} WHERE {PARTITION} = ANY($1)"
+        self.cursor.execute(statement, (list(partitions),))
+        return {key for (key,) in self.cursor.fetchall()}
+
+    def write(self, rows: pl.DataFrame, *, delete: Sequence[str], counted: Mapping[str, int], run_id: str) -> None:
+        key = quoted(self.key_name)
+        # Never appended to the table itself: binary COPY does not look at its types.
+        self.cursor.adbc_ingest(_STAGING, rows.to_arrow(), mode="create", temporary=True)
+        self._make_columns(rows)
+        names = ", ".join(map(quoted, rows.columns))
+        replaced = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in rows.columns if c != self.key_name)
+        self.cursor.execute(
+            f"INSERT INTO {self.sql()} ({names}) SELECT {names} FROM {_STAGING} ORDER BY {key} "
+            f"ON CONFLICT ({key}) DO UPDATE SET {replaced}"
+        )
+        if delete:
+            self.cursor.execute(f"DELETE FROM {self.sql()} WHERE {key} = ANY($1)", (list(delete),))
+        self.cursor.execute(f"DROP TABLE IF EXISTS {self.sql(SUFFIX)}")
+        loads = self.loads.with_partitions(counted, run_id).rows.to_arrow()
+        self.cursor.adbc_ingest(self.name + SUFFIX, loads, mode="create", db_schema_name=self.schema_name)
+
+    def read(self, partitions: Sequence[str] | None) -> pl.DataFrame:
+        if partitions is None:
+            rows = self._select(f"SELECT * FROM {self.sql()}")
+        else:
+            rows = self._select(f"SELECT * FROM {self.sql()} WHERE {PARTITION} = ANY($1)", list(partitions))
+        return rows.drop(PARTITION)
+
+    def _make_columns(self, rows: pl.DataFrame) -> None:
+        """Make the table, or its new columns, as the staged rows are."""
+        if not self.exists():
+            self.cursor.execute(f"CREATE TABLE {self.sql()} AS SELECT * FROM {_STAGING} WITH NO DATA")
+            self.cursor.execute(f"ALTER TABLE {self.sql()} ADD PRIMARY KEY ({quoted(self.key_name)})")
+            return
+        held = self.schema or {}
+        if new := [column for column in rows.columns if column not in held and column != PARTITION]:
+            self.cursor.execute(
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+                f"WHERE attrelid = '{_STAGING}'::regclass AND attnum > 0"
+            )
+            types = dict(cast("list[tuple[str, str]]", self.cursor.fetchall()))
+            for column in new:
+                self.cursor.execute(f"ALTER TABLE {self.sql()} ADD COLUMN {quoted(column)} {types[column]}")
+
+    def _select(self, statement: str, *parameters: object) -> pl.DataFrame:
+        self.cursor.execute(statement, parameters or None)
+        return cast("pl.DataFrame", pl.from_arrow(self.cursor.fetch_arrow_table()))

@@ -1,0 +1,176 @@
+"""Rows by key in Redis: a JSON document a row, a whole batch in one ``MULTI``.
+
+``{asset}:row:<key>`` is a row, ``{asset}:partition:<partition>`` the set of the keys that it wrote, ``{asset}:loads``
+the record of its partitions, ``{asset}:schema`` the types as an empty Arrow file. The braces keep the names of an asset
+on one node of a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import polars as pl
+
+from pattern_platform.errors import CommitConflictError, LossyCastError, MissingDriverError
+from pattern_platform.lake.checks import listed
+from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    import dagster as dg
+    from redis import Redis
+    from redis.client import Pipeline
+
+
+_ROWS = """
+local rows, seen = {}, {}
+for _, set in ipairs(KEYS) do
+    for _, key in ipairs(redis.call('SMEMBERS', set)) do
+        local row = not seen[key] and redis.call('GET', ARGV[1] .. key)
+        seen[key] = true
+        if row then rows[#rows + 1] = row end
+    end
+end
+return rows
+"""  # one step for the server, so that no run comes between the keys and their rows
+
+
+class RedisStore(KeyedStore):
+    """Documents in Redis.
+
+    Args:
+        url: As ``redis://:password@host:6379/0``; take the password from the environment.
+    """
+
+    kind: Literal["redis"] = "redis"
+    url: str
+
+    @property
+    def uri(self) -> str:
+        """The server and the database, without user and password."""
+        return without_secrets(self.url)
+
+    @contextmanager
+    def opened(self, asset: dg.AssetKey, key_name: str, *, writing: bool) -> Generator[KeyedTable]:  # noqa: ARG002 - as of the store
+        """Open the documents.
+
+        Raises:
+            CommitConflictError: Another run wrote rows of the asset meanwhile.
+        """
+        try:
+            import redis  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise MissingDriverError(
+                "a store in Redis was refused", why=str(error), mend='install "pattern-platform[redis]"'
+            ) from error
+        name = asset.to_user_string()
+        with redis.Redis.from_url(self.url) as client, client.pipeline(transaction=True) as pipeline:
+            try:
+                yield _RedisTable(client, pipeline, f"{{{name}}}", key_name)
+            except redis.WatchError as error:
+                raise CommitConflictError(
+                    f"the rows of asset {name!r} were not written",
+                    why="another run wrote rows of this asset meanwhile",
+                    mend="run again",
+                ) from error
+
+
+@dataclass(frozen=True)
+class _RedisTable:
+    client: Redis
+    pipeline: Pipeline
+    prefix: str
+    key_name: str
+
+    def __post_init__(self) -> None:
+        self.pipeline.watch(f"{self.prefix}:loads")  # each write changes it: a write that was faster stops this one
+
+    @property
+    def stored(self) -> pl.Schema | None:
+        found = cast("bytes | None", self.client.get(f"{self.prefix}:schema"))
+        return pl.read_ipc(BytesIO(found)).schema if found else None
+
+    @property
+    def schema(self) -> pl.Schema | None:
+        stored = self.stored
+        return stored and pl.Schema({column: dtype for column, dtype in stored.items() if column != PARTITION})
+
+    @property
+    def partitions(self) -> list[str]:
+        return [name.decode() for name in cast("dict[bytes, bytes]", self.client.hgetall(f"{self.prefix}:loads"))]
+
+    def keys(self, partitions: Sequence[str]) -> set[str]:
+        rows = self._rows(partitions)
+        return set() if rows is None else set(rows[self.key_name])
+
+    def write(self, rows: pl.DataFrame, *, delete: Sequence[str], counted: Mapping[str, int], run_id: str) -> None:
+        if lost := [c for c, t in rows.schema.items() if _floats(t) and not _finite(rows[c])]:
+            raise LossyCastError(
+                f"column(s) {listed(lost)} were refused",
+                why="Redis keeps a row as JSON, which has no NaN and no infinity",
+                mend="replace them in the asset, by null for example",
+            )
+        known = self.stored or {}
+        schema = pl.Schema({**known, **rows.schema})
+        lines = rows.write_ndjson().encode().split(b"\n")[:-1]  # lines of JSON hold no other b"\n"; U+2028 they may
+        self.pipeline.multi()
+        if rows.height:
+            documents = dict(zip((self._row(key) for key in rows[self.key_name]), lines, strict=True))
+            self.pipeline.mset(cast("dict[Any, Any]", documents))
+        for partition, in_partition in rows.group_by(PARTITION):
+            self.pipeline.sadd(self._keys_of(str(partition[0])), *in_partition[self.key_name])
+        if delete:
+            self.pipeline.delete(*map(self._row, delete))
+            for partition in counted:
+                self.pipeline.srem(self._keys_of(partition), *delete)
+        empty = BytesIO()
+        pl.DataFrame(schema=schema).write_ipc(empty)
+        self.pipeline.set(f"{self.prefix}:schema", empty.getvalue())
+        for partition, count in counted.items():
+            self.pipeline.hset(f"{self.prefix}:loads", partition, json.dumps({"run_id": run_id, "rows": count}))
+        self.pipeline.execute()
+
+    def read(self, partitions: Sequence[str] | None) -> pl.DataFrame:
+        rows = self._rows(self.partitions if partitions is None else partitions)
+        return pl.DataFrame() if rows is None else rows.drop(PARTITION)
+
+    def _rows(self, partitions: Sequence[str]) -> pl.DataFrame | None:
+        """The rows that some partitions wrote last: a key may have gone to another partition since."""
+        if (schema := self.stored) is None:
+            return None
+        sets = [self._keys_of(partition) for partition in partitions]
+        lines = cast("list[bytes]", self.client.eval(_ROWS, len(sets), *sets, self._row("")))
+        readable = {c: _readable(t) for c, t in schema.items()}
+        rows = (
+            pl.read_ndjson(b"\n".join(lines), schema=readable).cast(dict(schema))
+            if lines
+            else pl.DataFrame(schema=schema)
+        )
+        return rows.filter(pl.col(PARTITION).is_in(list(partitions)))
+
+    def _row(self, key: str) -> str:
+        return f"{self.prefix}:row:{key}"
+
+    def _keys_of(self, partition: str) -> str:
+        return f"{self.prefix}:partition:{partition}"
+
+
+def _readable(dtype: pl.DataType) -> pl.DataType:
+    """The type as Polars reads it from JSON: of short integers it cannot."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_readable(cast("pl.DataType", dtype.inner)))
+    return pl.Int64() if dtype == pl.Int16 else dtype
+
+
+def _floats(dtype: pl.DataType) -> bool:
+    return (dtype.inner if isinstance(dtype, pl.List) else dtype) in (pl.Float32, pl.Float64)
+
+
+def _finite(values: pl.Series) -> bool:
+    values = values.explode() if isinstance(values.dtype, pl.List) else values
+    return bool(values.drop_nulls().is_finite().all())
