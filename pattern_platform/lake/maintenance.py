@@ -121,6 +121,7 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
     snapshot = open_table(table)
     if snapshot is None:
         return []
+    refuse_unwritable(snapshot)
     _refuse_unknown_versions(snapshot)
     with table_lock(table):
         return _vacuum(_opened(snapshot), retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
@@ -128,6 +129,8 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
 
 def checkpoint(table: Path) -> None:
     """Write a checkpoint of the newest version, from which the table is opened faster."""
+    if snapshot := open_table(table):
+        refuse_unwritable(snapshot)
     with table_lock(table):
         DeltaTable(table).create_checkpoint()
 

@@ -101,6 +101,12 @@ def stored_schema(schema: pl.Schema) -> pl.Schema:
             why="a table has at least one column",
             mend="return a frame with its columns, also where it has no rows",
         )
+    if "" in schema:
+        raise InvalidMetadataError(
+            "a column without a name was refused",
+            why="SQL has no name for it",
+            mend="rename it in the asset",
+        )
     folded: dict[str, str] = {}
     for name in schema:
         if twin := folded.get(name.lower()):

@@ -16,6 +16,7 @@ from pattern_platform.lake.pins import pin
 from pattern_platform.lake.whole_file import whole_file
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected, transaction
+from pattern_platform.warehouse.io_manager import refuse_reserved
 from pattern_platform.warehouse.publications import Publications, Versions, files_of, shown_versions, snapshot_of
 
 
@@ -117,9 +118,11 @@ def publication_asset(
     )
     def publication(context: dg.AssetExecutionContext, config: Publish) -> dg.MaterializeResult:
         proxy = _proxy(context.resources, io_manager_key)
+        refuse_reserved(context.asset_key)
+        manifest = proxy.folder_of(context.asset_key) / "_symlink_format_manifest" / "manifest"
         with transaction(proxy.database) as connection:
             versions = Versions.of(connection, asset)
-            version = versions.get(config.version or _newest(versions)["version"])
+            version = versions.get(_newest(versions)["version"] if config.version is None else config.version)
             if missing := sorted(set(audits) - set(version["audits"])):
                 raise UnauditedVersionError(
                     f"version {version['version']} of {versions.asset!r} was not published",
@@ -129,7 +132,6 @@ def publication_asset(
             publications = Publications.of(connection, context.asset_key)
             moved = publications.move(connection, versions.asset, version, context.run.run_id)
             snapshot = snapshot_of(version)
-        manifest = proxy.folder_of(context.asset_key) / "_symlink_format_manifest" / "manifest"
         with whole_file(manifest) as unfinished:  # after the view: it never shows what the view does not show yet
             unfinished.write_text("".join(f"{file}\n" for file in files_of(snapshot)))
         return dg.MaterializeResult(
@@ -166,7 +168,8 @@ def shown_check(view: dg.AssetKey, io_manager_key: str) -> dg.AssetChecksDefinit
             current = publications.current()
             if current is None:
                 return dg.AssetCheckResult(passed=False, description="nothing was published")
-            shown = len(connection.table(publications.table.sql()))
+            there = publications.table.exists(connection)
+            shown = len(connection.table(publications.table.sql())) if there else None
             versions = Versions.of(connection, dg.AssetKey.from_user_string(current["asset"]))
             loaded = versions.get(current["version"])["rows"]
         return dg.AssetCheckResult(
@@ -210,6 +213,8 @@ def retention_asset(
             versions.write(connection)
         # The registry first: a run that dies here leaves tables that nobody finds, and the next one removes them.
         _remove_tables(proxy.folder_of(asset), versions, before)
+        with transaction(proxy.database) as connection:
+            pin_registered(Versions.of(connection, asset), proxy.folder_of(asset))
         held = versions.rows.drop_nulls("legal_hold")["version"].to_list()
         return dg.MaterializeResult(metadata={"proxy/removed": removed, "proxy/under_legal_hold": held})
 
@@ -218,25 +223,38 @@ def retention_asset(
 
 def _remove_tables(folder: Path, versions: Versions, before: datetime) -> None:
     """Remove the tables of removed versions, and what interrupted loads left that are old enough."""
-    if (folder / "_delta_log").exists():
-        pin(folder, versions.rows.filter(pl.col("removed_at").is_null())["delta_version"])
-        return  # one table: its vacuum removes the files
     live = set(versions.rows.filter(pl.col("removed_at").is_null())["uri"])
     registered = set(versions.rows["uri"])
+    if (folder / "_delta_log").exists():
+        return  # one table with versions of its own: its vacuum removes the files
     for table in folder.glob("*/"):
         modified = datetime.fromtimestamp(table.stat().st_mtime, UTC)
         if str(table) not in live and (str(table) in registered or modified < before):
             remove_table(table)
 
 
+def pin_registered(versions: Versions, folder: Path) -> None:
+    """Keep a vacuum from the versions that are registered and not removed, of tables that have more than one.
+
+    Args:
+        versions: The versions, inside a transaction: whoever registers another waits.
+        folder: Folder of the tables that are written once.
+    """
+    for (uri,), rows in versions.rows.group_by("uri"):
+        table = Path(str(uri))
+        if table.parent != folder and table.exists():
+            pin(table, rows.filter(pl.col("removed_at").is_null())["delta_version"])
+
+
 def _newest(versions: Versions) -> dict[str, Any]:
-    if versions.newest is None:
+    newest = versions.newest()
+    if newest is None:
         raise MissingTableError(
             f"no version of {versions.asset!r} was found",
             why="nothing was loaded",
             mend=f"materialize {versions.asset!r} first",
         )
-    return versions.newest
+    return newest
 
 
 def _proxy(resources: Any, io_manager_key: str) -> _Proxy:  # noqa: ANN401 - a class made at run time

@@ -92,7 +92,7 @@ def unit_schema_asset(asset: dg.AssetKey, io_manager_key: str, **arguments: Any)
             units = _units(connection, asset)
             if changed := units.align(config.types):
                 units.expose()
-            columns = {column: str(dtype) for column, dtype in units.schema().items()}
+            columns = {column: str(dtype) for column, dtype in units.schema(units.columns()).items()}
         return dg.MaterializeResult(metadata={"duckdb/units_changed": changed, "columns": columns})
 
     return unit_schema

@@ -57,7 +57,7 @@ class Loads:
         """
         registry = table.beside(SUFFIX)
         rows = connection.table(registry.sql()).pl() if registry.exists(connection) else None
-        return cls.checked(asset, rows, table=table.name, table_exists=table.exists(connection))
+        return cls.checked(asset, rows, table=table.name, table_exists=rows is None and table.exists(connection))
 
     @classmethod
     def checked(cls, asset: str, rows: pl.DataFrame | None, *, table: str, table_exists: bool) -> Loads:

@@ -6,6 +6,7 @@ last row tells where the view is.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,23 +15,27 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pattern_platform.errors import MissingVersionError, UnsupportedTableError
+from pattern_platform.lake.checks import listed
 from pattern_platform.lake.snapshot import open_version
 from pattern_platform.warehouse.database import TableName, insert, quoted, stored_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import dagster as dg
     import duckdb
 
     from pattern_platform.lake.snapshot import Snapshot
 
+_GLOB = re.compile(r"([*?\[])")  # what DuckDB takes for a pattern in a path
 _TIME = pl.Datetime("us", "UTC")
 _VERSIONS, _PUBLICATIONS = "__versions", "__publications"
 _VERSION = pl.Schema(
     {
+        "asset": pl.String,
         "version": pl.Int64,
         "uri": pl.String,
+        "table_id": pl.String,
         "delta_version": pl.Int64,
         "run_id": pl.String,
         "rows": pl.Int64,
@@ -41,7 +46,15 @@ _VERSION = pl.Schema(
     }
 )
 _PUBLICATION = pl.Schema(
-    {"asset": pl.String, "version": pl.Int64, "action": pl.String, "run_id": pl.String, "published_at": _TIME}
+    {
+        "view": pl.String,
+        "number": pl.Int64,
+        "asset": pl.String,
+        "version": pl.Int64,
+        "action": pl.String,
+        "run_id": pl.String,
+        "published_at": _TIME,
+    }
 )
 
 
@@ -52,9 +65,9 @@ class Versions:
     Args:
         table: What the asset's key names; the registry is beside it.
         asset: The asset.
-        rows: A row for each full load: ``version`` (1, 2, 3, ...), ``uri`` and ``delta_version`` (where it is),
-            ``run_id``, ``rows``, ``loaded_at``, ``audits`` (those that it passed), ``legal_hold`` (its reason; null
-            where there is none), ``removed_at`` (null while it is there).
+        rows: A row for each full load: ``version`` (1, 2, 3, ...), ``uri``, ``table_id`` and ``delta_version`` (where
+            it is), ``run_id``, ``rows``, ``loaded_at``, ``audits`` (those that it passed), ``legal_hold`` (its reason;
+            null where there is none), ``removed_at`` (null while it is there).
     """
 
     table: TableName
@@ -63,14 +76,18 @@ class Versions:
 
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, key: dg.AssetKey) -> Versions:
-        """The versions of an asset; none where nothing was loaded."""
-        table = TableName.of(connection, key)
-        return cls(table, key.to_user_string(), _read(connection, table.beside(_VERSIONS), _VERSION))
+        """The versions of an asset; none where nothing was loaded.
 
-    @property
-    def newest(self) -> dict[str, Any] | None:
-        """The version that was loaded last, as a row."""
-        return self.rows.sort("version").row(-1, named=True) if self.rows.height else None
+        Raises:
+            UnsupportedTableError: The registry is another asset's.
+        """
+        table, asset = TableName.of(connection, key), key.to_user_string()
+        return cls(table, asset, _read(connection, table.beside(_VERSIONS), _VERSION, owner={"asset": asset}))
+
+    def newest(self, at: datetime | None = None) -> dict[str, Any] | None:
+        """The version that was loaded last, now or at a time, as a row."""
+        rows = (self.rows if at is None else self.rows.filter(pl.col("loaded_at") <= at)).sort("version")
+        return rows.row(-1, named=True) if rows.height else None
 
     def get(self, version: int) -> dict[str, Any]:
         """A version as a row.
@@ -91,11 +108,13 @@ class Versions:
     def registered(self, snapshot: Snapshot, run_id: str, *, rows: int) -> Versions:
         """With a version of a table, as the newest; as they are where it is one of them."""
         uri = str(snapshot.table)
-        if self.rows.filter(uri=uri, delta_version=snapshot.version).height:
+        if self.rows.filter(uri=uri, table_id=snapshot.table_id, delta_version=snapshot.version).height:
             return self
         told = {
-            "version": (self.newest or {"version": 0})["version"] + 1,
+            "asset": self.asset,
+            "version": (self.newest() or {"version": 0})["version"] + 1,
             "uri": uri,
+            "table_id": snapshot.table_id,
             "delta_version": snapshot.version,
             "run_id": run_id,
             "rows": rows,
@@ -145,9 +164,9 @@ class Publications:
     Args:
         table: The view.
         view: The asset that it belongs to.
-        rows: A row for each time that it moved, in their order: ``asset`` and ``version`` that it shows since,
-            ``action`` (``publish``, or ``roll back`` to a version that was published before), ``run_id``,
-            ``published_at``.
+        rows: A row for each time that it moved, by ``number``: ``asset`` and ``version`` that it shows since,
+            ``action`` (``publish``, ``roll back`` to a version that was published before, ``restore`` of a view that
+            someone dropped), ``run_id``, ``published_at``.
     """
 
     table: TableName
@@ -156,9 +175,14 @@ class Publications:
 
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, key: dg.AssetKey) -> Publications:
-        """The publications of a view; none where nothing was published."""
-        table = TableName.of(connection, key)
-        return cls(table, key.to_user_string(), _read(connection, table.beside(_PUBLICATIONS), _PUBLICATION))
+        """The publications of a view; none where nothing was published.
+
+        Raises:
+            UnsupportedTableError: The registry is another view's.
+        """
+        table, view = TableName.of(connection, key), key.to_user_string()
+        rows = _read(connection, table.beside(_PUBLICATIONS), _PUBLICATION, owner={"view": view})
+        return cls(table, view, rows.sort("number"))
 
     def current(self, at: datetime | None = None) -> dict[str, Any] | None:
         """Where the view is, or was at a time, as a row; None where nothing was published yet."""
@@ -183,13 +207,14 @@ class Publications:
                 mend="give the asset another key, or drop it",
             )
         current = self.current()
-        if current and (current["asset"], current["version"]) == (asset, version["version"]):
+        is_shown = current and (current["asset"], current["version"]) == (asset, version["version"])
+        if is_shown and self.table.exists(connection):
             return None
         shown_before = self.rows.filter(asset=asset, version=version["version"]).height
         self.table.make_schema(connection)
         connection.execute(f"CREATE OR REPLACE VIEW {self.table.sql()} AS {_query(connection, snapshot_of(version))}")
-        action = "roll back" if shown_before else "publish"
-        told = (asset, version["version"], action, run_id, datetime.now(UTC))
+        action = "restore" if is_shown else "roll back" if shown_before else "publish"
+        told = (self.view, self.rows.height + 1, asset, version["version"], action, run_id, datetime.now(UTC))
         rows = pl.concat([self.rows, pl.DataFrame([told], schema=_PUBLICATION, orient="row")])
         _write(connection, self.table.beside(_PUBLICATIONS), rows)
         return action
@@ -198,14 +223,13 @@ class Publications:
 def shown_versions(connection: duckdb.DuckDBPyConnection, asset: str) -> set[int]:
     """The versions of an asset that some view of the file shows now."""
     found = connection.execute(
-        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
+        "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
         f"AND ends_with(table_name, '{_PUBLICATIONS}')"
     )
-    shown = set()
-    for schema, name in found.fetchall():
-        last = connection.table(f"{quoted(schema)}.{quoted(name)}").pl().sort("published_at").row(-1, named=True)
-        shown |= {last["version"]} if last["asset"] == asset else set()
-    return shown
+    last = [
+        connection.table(TableName(*name).sql()).pl().sort("number").row(-1, named=True) for name in found.fetchall()
+    ]
+    return {publication["version"] for publication in last if publication["asset"] == asset}
 
 
 def snapshot_of(version: dict[str, Any]) -> Snapshot:
@@ -214,7 +238,14 @@ def snapshot_of(version: dict[str, Any]) -> Snapshot:
     Raises:
         MissingVersionError: It is gone, although nobody removed the version.
     """
-    return open_version(Path(version["uri"]), version["delta_version"])
+    snapshot = open_version(Path(version["uri"]), version["delta_version"])
+    if snapshot.table_id != version["table_id"]:
+        raise MissingVersionError(
+            f"version {version['version']} of {version['asset']!r} was refused",
+            why="its table was removed, and another was made in its place",
+            mend="choose another version, or materialize the asset again",
+        )
+    return snapshot
 
 
 def files_of(snapshot: Snapshot) -> list[str]:
@@ -223,19 +254,40 @@ def files_of(snapshot: Snapshot) -> list[str]:
 
 
 def _query(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> str:
-    """A query of the files of a version: a scan of Parquet files, which needs no extension."""
-    if not (files := files_of(snapshot)):
-        nothing = (f"CAST(NULL AS {stored_name(connection, t)}) AS {quoted(c)}" for c, t in snapshot.schema.items())
-        return f"SELECT {', '.join(nothing)} WHERE false"
-    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    columns = ", ".join(map(quoted, snapshot.schema))
-    return f"SELECT {columns} FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    """A query of the files of a version: scans of Parquet files, which need no extension."""
+    types = {column: stored_name(connection, dtype) for column, dtype in snapshot.schema.items()}
+    typed = ", ".join(f"CAST(NULL AS {dtype}) AS {quoted(column)}" for column, dtype in types.items())
+    parts = [f"SELECT {typed} WHERE false"]  # every column, also one that no file has
+    by = snapshot.partition_columns
+    groups = snapshot.files.partition_by([f"min.{c}" for c in by]) if by else [snapshot.files]
+    for group in groups:
+        files = ", ".join(_literal(_GLOB.sub(r"[\1]", str(snapshot.table / path))) for path in group["path"])
+        values = [f", CAST({_literal(group[f'min.{c}'][0])} AS {types[c]}) AS {quoted(c)}" for c in by]
+        if files:
+            scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+            parts.append(f"SELECT *{''.join(values)} FROM {scan}")
+    return f"SELECT {', '.join(map(quoted, types))} FROM ({' UNION ALL BY NAME '.join(parts)})"
 
 
-def _read(connection: duckdb.DuckDBPyConnection, table: TableName, schema: pl.Schema) -> pl.DataFrame:
+def _literal(value: object) -> str:
+    """A value as SQL reads it, as text."""
+    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, table: TableName, schema: pl.Schema, *, owner: Mapping[str, str]
+) -> pl.DataFrame:
     if not table.exists(connection):
         return pl.DataFrame(schema=schema)
-    return connection.table(table.sql()).pl().select(schema.names())
+    rows = connection.table(table.sql()).pl().select(schema.names())
+    ((column, name),) = owner.items()
+    if others := sorted(set(rows[column]) - {name}):
+        raise UnsupportedTableError(
+            f"{name!r} was refused",
+            why=f"{table.name!r} belongs to {listed(others)}: two parts of a key name a table, whatever their case",
+            mend="give one of the two assets another key",
+        )
+    return rows
 
 
 def _write(connection: duckdb.DuckDBPyConnection, table: TableName, rows: pl.DataFrame) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -83,22 +84,21 @@ class Units:
                 found[unit][column] = dtype
         return found
 
-    def schema(self) -> pl.Schema:
-        """The columns of all units, those of later units last."""
+    def schema(self, columns: Mapping[str, Mapping[str, str]]) -> pl.Schema:
+        """The columns of all units, those of later units last.
+
+        Args:
+            columns: As of :meth:`columns`.
+        """
         first_with: dict[str, str] = {}
-        for unit, columns in self.columns().items():
-            for column in columns:
+        for unit, of_unit in columns.items():
+            for column in of_unit:
                 first_with.setdefault(column, unit)
         schema: dict[str, pl.DataType] = {}
         for unit in dict.fromkeys(first_with.values()):
             found = self.connection.table(self.sql(unit)).limit(0).pl().schema
             schema |= {column: found[column] for column, holder in first_with.items() if holder == unit}
         return pl.Schema({column: schema[column] for column in first_with})
-
-    def optional(self) -> set[str]:
-        """The columns that some unit does without."""
-        every = list(self.columns().values())
-        return {column for columns in every for column in columns if any(column not in other for other in every)}
 
     def sql(self, unit: str) -> str:
         """Name of a unit as SQL reads it."""
@@ -212,7 +212,8 @@ class Units:
             LossyCastError: A new type does not hold every value of the old one.
             ChangedTypeError: The types do not belong together.
         """
-        schema = self.schema()
+        before = self.columns()
+        schema = self.schema(before)
         if unknown := [column for column in types if column not in schema]:
             raise InvalidMetadataError(
                 f"a change of column(s) {listed(unknown)} was refused",
@@ -222,10 +223,10 @@ class Units:
         wider = {column: self._type(column, text) for column, text in types.items()}
         for column, (_, dtype) in wider.items():
             casts_to(pl.Schema({column: dtype}), pl.Schema({column: schema[column]}), "strict")
-        every = {column: dtype for columns in self.columns().values() for column, dtype in columns.items()}
+        every = {column: dtype for columns in before.values() for column, dtype in columns.items()}
         every |= {column: name for column, (name, _) in wider.items()}
         changed = []
-        for unit, columns in self.columns().items():
+        for unit, columns in before.items():
             statements = [f"ADD COLUMN {quoted(c)} {t}" for c, t in every.items() if c not in columns]
             statements += [f"ALTER {quoted(c)} SET DATA TYPE {every[c]}" for c, t in columns.items() if t != every[c]]
             for statement in statements:
@@ -251,6 +252,16 @@ class Units:
                 mend="write it as SQL does, for example BIGINT or DECIMAL(18, 2)",
             )
         return name, dtype
+
+
+def optional(columns: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """The columns that some unit does without.
+
+    Args:
+        columns: As of :meth:`Units.columns`.
+    """
+    having = Counter(column for of_unit in columns.values() for column in of_unit)
+    return {column for column, units in having.items() if units < len(columns)}
 
 
 def frozen_name(unit: str, into: Literal["month", "year"]) -> str:

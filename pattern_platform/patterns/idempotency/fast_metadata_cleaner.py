@@ -36,9 +36,10 @@ from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import replay_commands, replay_range_command
 from pattern_platform.lake.partitions import in_order
 from pattern_platform.lake.schema import column_schema, stored_schema
+from pattern_platform.warehouse.database import types
 from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load
 from pattern_platform.warehouse.loads import WHOLE
-from pattern_platform.warehouse.units import FULL, Unit, Units, frozen_name, grouped_by_unit, unit_of
+from pattern_platform.warehouse.units import FULL, Unit, Units, frozen_name, grouped_by_unit, optional, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,23 +67,26 @@ class FastMetadataCleanerIOManager(DuckDBIOManager):
         _refuse_untimed(load.definition, load.asset)
         units = Units.of(load.connection, load.table, load.asset)
         before = units.columns()
-        batch = _fitted(load, cast("pl.DataFrame", value), units)
+        schema = units.schema(before)
+        batch = _fitted(load, cast("pl.DataFrame", value), schema, optional(before))
         reset: list[str] = []
-        for unit, (keys, is_reset) in self._plan(load, units.loads.rows).items():
+        plan = self._plan(load, units.loads.rows)
+        for unit, (keys, is_reset) in plan.items():
             if is_reset:
                 units.reset(unit, truncate=self.method == "truncate")
                 reset.append(unit)
             rows = batch.filter(load.window(batch.schema, keys).rows) if load.keys is not None else batch
             units.load(unit, rows)
             units = _recorded(load, units, unit, keys, rows, is_reset=is_reset)
-        units.expose(view=units.columns() != before)
+        touched = {unit: types(load.connection, units.sql(unit)) for unit in set(plan)}
+        units.expose(view={**before, **touched} != before)
         waiting = units.loads.dropped
         if waiting:
             load.log.warning("%s: these wait for their replay:\n%s", load.asset, replay_commands(load.asset, waiting))
         if units.warning:
             load.log.warning("%s: %s", load.asset, units.warning)
         return {
-            "dagster/column_schema": column_schema(units.schema()),
+            "dagster/column_schema": column_schema({**schema, **batch.schema}),
             "dagster/row_count": int(units.loads.rows["rows"].sum()),
             "duckdb/rows_inserted": batch.height,
             "duckdb/units": len(units.names),
@@ -130,12 +134,11 @@ def _recorded(load: Load, units: Units, unit: str, keys: Sequence[str], rows: pl
     return replace(units, loads=units.loads.with_partitions(told, load.run_id, unit=unit))
 
 
-def _fitted(load: Load, batch: pl.DataFrame, units: Units) -> pl.DataFrame:
+def _fitted(load: Load, batch: pl.DataFrame, schema: pl.Schema, may_be_missing: set[str]) -> pl.DataFrame:
     """A batch with the columns and types of the units; columns that some unit does without may be missing."""
-    schema = units.schema()
     stored_schema(pl.Schema({**batch.schema, **schema}))  # refuses names that differ in case alone, optional ones too
-    optional = units.optional() - set(batch.columns)
-    return load.fitted(batch, pl.Schema({c: t for c, t in schema.items() if c not in optional}) or None)
+    left_out = may_be_missing - set(batch.columns)
+    return load.fitted(batch, pl.Schema({c: t for c, t in schema.items() if c not in left_out}) or None)
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
@@ -174,10 +177,13 @@ def _refuse_divided_otherwise(
     if not held:
         return
     try:
-        windows = [definition.time_window_for_partition_key(key) for key in held]
-        inside = dg.TimeWindow(min(w.start for w in windows), max(w.end for w in windows))
-        known = set(definition.get_partition_keys_in_time_window(inside))
-        strange = [key for key in held if key not in known or unit_of(key, definition, length)[0] != unit]
+        starts = {key: definition.time_window_for_partition_key(key).start for key in held}
+        strange = [
+            key
+            for key, start in starts.items()
+            if key not in (start.strftime(definition.fmt), start.strftime(definition.fmt + "%z"))  # twice on one clock
+            or unit_of(key, definition, length)[0] != unit
+        ]
     except (ValueError, InexpressiblePartitionError):
         strange = held  # no keys of these partitions
     if strange:

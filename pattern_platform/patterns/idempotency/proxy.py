@@ -131,20 +131,19 @@ def _version(
     Raises:
         MissingTableError: Nothing was loaded, or nothing published, by then.
     """
-    name = context.asset_key.to_user_string()
+    name, at = context.asset_key.to_user_string(), datetime.fromisoformat(declared.as_of) if declared.as_of else None
     publications = Publications.of(connection, context.asset_key)
     if publications.rows.is_empty():
         versions = Versions.of(connection, context.asset_key)
-        wanted = declared.table_version or (versions.newest or {}).get("version")
+        found = versions.newest(at)
     else:
-        shown = publications.current(datetime.fromisoformat(declared.as_of) if declared.as_of else None)
-        if shown is None:
-            raise _nothing(context.name, name)
-        versions = Versions.of(connection, dg.AssetKey.from_user_string(shown["asset"]))
-        wanted = declared.table_version or shown["version"]
-    if wanted is None:
+        found = publications.current(at)
+        versions = Versions.of(connection, dg.AssetKey.from_user_string(publications.rows["asset"][-1]))
+    if declared.table_version is not None:
+        return versions.get(declared.table_version)
+    if found is None:
         raise _nothing(context.name, name)
-    return versions.get(wanted)
+    return versions.get(found["version"])
 
 
 def refuse_table(folder: Path, name: str) -> None:

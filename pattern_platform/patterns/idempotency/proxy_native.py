@@ -17,11 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from pattern_platform.lake.pins import pin
 from pattern_platform.lake.snapshot import open_table
-from pattern_platform.orchestration.publications import audit_check
+from pattern_platform.orchestration.publications import audit_check, pin_registered
 from pattern_platform.warehouse.database import transaction
 from pattern_platform.warehouse.publications import Versions
 
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import dagster as dg
+    import polars as pl
 
 
 def native_audit_check(
@@ -56,10 +54,11 @@ def native_audit_check(
         if snapshot is None:
             return
         rows = int(snapshot.files["num_records"].sum())
-        with transaction(getattr(resources, io_manager_key).database) as connection:
+        proxy = getattr(resources, io_manager_key)
+        with transaction(proxy.database) as connection:
             versions = Versions.of(connection, asset).registered(snapshot, run_id, rows=rows)
             # Before the registry: pinned and not registered costs disk, registered and not pinned costs the files.
-            pin(snapshot.table, versions.rows.filter(pl.col("removed_at").is_null())["delta_version"])
+            pin_registered(versions, proxy.folder_of(asset))
             versions.write(connection)
 
     return audit_check(

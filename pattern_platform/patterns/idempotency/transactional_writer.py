@@ -82,6 +82,13 @@ class TransactionalWriterIOManager(DuckDBIOManager):
                 mend="return every declared table, one without rows as an empty frame with its columns",
             )
         loads = Loads.of(load.connection, load.table, load.asset)
+        held = load.table.suffixes(load.connection)
+        if loads.rows.height and {name.lower() for name in held} != {name.lower() for name in tables}:
+            raise InvalidMetadataError(
+                f'metadata "tables" of asset {load.asset!r} was refused',
+                why=f"its partitions were loaded into {listed(held)}: another table would lack them, or keep old ones",
+                mend="declare those, or drop the tables of the asset and replay its partitions",
+            )
         metadata: dict[str, Any] = {}
         counted: dict[str, int] = {}
         for name, rules in tables.items():

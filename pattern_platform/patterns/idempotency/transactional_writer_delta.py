@@ -10,8 +10,9 @@ commit leaves files that no version names: readers of the table never see them, 
 (a dirty read).
 
 Limits: idempotency ends with the transaction. What was appended stays: a corrected partition is skipped like any other,
-and is corrected through ``data_overwrite`` or a merger. An asset without partitions has no transaction to name. Two
-tables are two commits: see ``transactional_writer`` and ``proxy``.
+and is corrected through ``data_overwrite`` or a merger; ids outlive a ``RESTORE``, and what it took away is skipped
+too. An asset without partitions has no transaction to name. Two tables are two commits: see ``transactional_writer``
+and ``proxy``.
 
 Shown by: ``ledger/ad_impressions`` (daily).
 """
@@ -91,8 +92,8 @@ class TransactionalAppendIOManager(DeltaIOManager):
         """
         durable = self.durability is Durability.FSYNC
         rows, window = write.rows, self._window_of(write, keys)
-        if len(keys) < len(write.keys or ()):
-            rows = rows.filter(window.rows)
+        if skipped := [key for key in write.keys or () if key not in keys]:
+            rows = rows.filter(~self._window_of(write, skipped).rows)  # what is in no partition stays, and is refused
         with written_for(write.table) as batch:
             batch.extend(
                 write_files(
@@ -112,7 +113,6 @@ class TransactionalAppendIOManager(DeltaIOManager):
                 properties=self.properties,
             )
         app_ids = [partition_app_id(key) for key in keys]
-        skipped = [key for key in write.keys or () if key not in keys]
         return commit(
             snapshot,
             None,
