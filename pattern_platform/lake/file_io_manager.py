@@ -10,7 +10,7 @@ from urllib.parse import quote
 import dagster as dg
 import polars as pl
 
-from pattern_platform.errors import InvalidMetadataError, MissingPartitionsError
+from pattern_platform.errors import InvalidMetadataError, MissingPartitionsError, UnsafePartitionKeyError
 from pattern_platform.lake.checks import listed, refuse_outside, refuse_unknown_columns
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
@@ -21,6 +21,7 @@ from pattern_platform.lake.schema import casts_to, column_schema, stored_schema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LONGEST_NAME = 200
 WHOLE = "all"  # what an asset without partitions is called
 
 
@@ -65,8 +66,9 @@ class FileIOManager(dg.ConfigurableIOManager):
             parts = {key: rows.filter(window_of([key], definition, column, schema).rows) for key in keys}
         else:
             parts = {WHOLE: rows}
-        for partition, part in parts.items():
-            self.write(part, self.place_of(folder, file_name(partition)))
+        places = {partition: self.place_of(folder, file_name(partition)) for partition in parts}
+        for partition, place in places.items():
+            self.write(parts[partition], place)
         context.add_output_metadata(
             {
                 "dagster/uri": str(folder),
@@ -106,8 +108,18 @@ class FileIOManager(dg.ConfigurableIOManager):
 
 
 def file_name(partition: str) -> str:
-    """A partition key as the name of a file: what would leave the folder, or hide in it, is percent-encoded."""
-    name = quote(partition, safe=": ,+@=-_.")
+    """A partition key as the name of a file: what would leave the folder, hide in it, or be two, is percent-encoded.
+
+    Raises:
+        UnsafePartitionKeyError: The name is longer than a file may have, with what is put before it and behind it.
+    """
+    name = quote(partition, safe=": ,+@-_.")
+    if len(name) > _LONGEST_NAME:
+        raise UnsafePartitionKeyError(
+            f"partition key {partition!r} was refused",
+            why=f"it would be {len(name)} characters long as the name of a file, and {_LONGEST_NAME} fit",
+            mend="choose a shorter partition key",
+        )
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 

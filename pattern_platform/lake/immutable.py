@@ -14,7 +14,8 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from pattern_platform.errors import MissingTableError
 from pattern_platform.lake.commit import COMMIT_METADATA
-from pattern_platform.lake.files import write_files, written_for
+from pattern_platform.lake.files import remove_files, write_files
+from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.log import commit_path
+from pattern_platform.lake.snapshot import Snapshot
 
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -41,8 +43,8 @@ def write_once(rows: pl.LazyFrame, table: Path, *, metadata: Mapping[str, object
     """
     if open_table(table) is None:
         table.mkdir(parents=True, exist_ok=True)
-        with written_for(table) as files:
-            files.extend(write_files(rows, table, keys={}))
+        files = write_files(rows, table, keys={})
+        try:
             create_table_with_add_actions(
                 str(table),
                 Schema.from_arrow(rows.collect_schema()),
@@ -56,6 +58,11 @@ def write_once(rows: pl.LazyFrame, table: Path, *, metadata: Mapping[str, object
                     create_checkpoint=False, cleanup_expired_logs=False
                 ),
             )
+        except BaseException:
+            # An error after the log was written (a full disk, an interrupt) must not remove what is now the table.
+            if not commit_path(table, 0).exists():
+                remove_files(table, files)
+            raise
     _set_writable(table, writable=False)
     snapshot = open_table(table)
     if snapshot is None:

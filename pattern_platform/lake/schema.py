@@ -101,10 +101,10 @@ def stored_schema(schema: pl.Schema) -> pl.Schema:
             why="a table has at least one column",
             mend="return a frame with its columns, also where it has no rows",
         )
-    if "" in schema:
+    if patterns := [name for name in schema if name in ("", "*") or (name.startswith("^") and name.endswith("$"))]:
         raise InvalidMetadataError(
-            "a column without a name was refused",
-            why="SQL has no name for it",
+            f"column {patterns[0]!r} was refused",
+            why="engines take it for no name, or for a pattern that names others",
             mend="rename it in the asset",
         )
     folded: dict[str, str] = {}

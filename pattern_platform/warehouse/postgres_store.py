@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import polars as pl
 
-from pattern_platform.errors import MissingDriverError
+from pattern_platform.errors import InvalidMetadataError, LossyCastError, MissingDriverError, UnsafeAssetKeyError
+from pattern_platform.lake.checks import listed
 from pattern_platform.warehouse.database import quoted
 from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
 from pattern_platform.warehouse.loads import SUFFIX, Loads
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     import dagster as dg
     from adbc_driver_manager.dbapi import Cursor
 
-_STAGING = "pattern_platform_rows"
+_STAGING, _STAGED_LOADS = "pattern_platform_rows", "pattern_platform_loads"
+_LONGEST_NAME = 63
 
 
 class PostgresStore(KeyedStore):
@@ -47,7 +49,15 @@ class PostgresStore(KeyedStore):
                 "a store in PostgreSQL was refused", why=str(error), mend='install "pattern-platform[postgres]"'
             ) from error
         *_, schema, name = ("public", *asset.path)
+        if unnamed := [part for part in (schema, name + SUFFIX) if not part or len(part.encode()) > _LONGEST_NAME]:
+            raise UnsafeAssetKeyError(
+                f"asset key {asset.to_user_string()!r} was refused",
+                why=f"{unnamed[0]!r} is empty, or longer than {_LONGEST_NAME} bytes, which PostgreSQL cuts off",
+                mend="give the part another name",
+            )
         with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
+            if not writing:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # registry and rows of one moment
             cursor.execute("SET LOCAL TimeZone = 'UTC'")
             if writing:
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", (f"{schema}.{name}",))
@@ -102,6 +112,7 @@ class _PostgresTable:
 
     def write(self, rows: pl.DataFrame, *, delete: Sequence[str], counted: Mapping[str, int], run_id: str) -> None:
         key = quoted(self.key_name)
+        _refuse_unstorable(rows)
         # Never appended to the table itself: binary COPY does not look at its types.
         self.cursor.adbc_ingest(_STAGING, rows.to_arrow(), mode="create", temporary=True)
         self._make_columns(rows)
@@ -113,9 +124,15 @@ class _PostgresTable:
         )
         if delete:
             self.cursor.execute(f"DELETE FROM {self.sql()} WHERE {key} = ANY($1)", (list(delete),))
-        self.cursor.execute(f"DROP TABLE IF EXISTS {self.sql(SUFFIX)}")
-        loads = self.loads.with_partitions(counted, run_id).rows.to_arrow()
-        self.cursor.adbc_ingest(self.name + SUFFIX, loads, mode="create", db_schema_name=self.schema_name)
+        self._write_loads(self.loads.with_partitions(counted, run_id).rows)
+
+    def _write_loads(self, rows: pl.DataFrame) -> None:
+        """Replace the registry by its rows: a table that is dropped and made again would be locked against inputs."""
+        self.cursor.adbc_ingest(_STAGED_LOADS, rows.to_arrow(), mode="create", temporary=True)
+        registry = self.sql(SUFFIX)
+        self.cursor.execute(f"CREATE TABLE IF NOT EXISTS {registry} AS SELECT * FROM {_STAGED_LOADS} WITH NO DATA")
+        self.cursor.execute(f"DELETE FROM {registry}")
+        self.cursor.execute(f"INSERT INTO {registry} SELECT * FROM {_STAGED_LOADS}")
 
     def read(self, partitions: Sequence[str] | None) -> pl.DataFrame:
         if partitions is None:
@@ -143,3 +160,25 @@ class _PostgresTable:
     def _select(self, statement: str, *parameters: object) -> pl.DataFrame:
         self.cursor.execute(statement, parameters or None)
         return cast("pl.DataFrame", pl.from_arrow(self.cursor.fetch_arrow_table()))
+
+
+def _refuse_unstorable(rows: pl.DataFrame) -> None:
+    """Refuse what PostgreSQL would cut off, or cannot hold.
+
+    Raises:
+        InvalidMetadataError: The name of a column is too long.
+        LossyCastError: A text has a NUL in it.
+    """
+    if long := [column for column in rows.columns if len(column.encode()) > _LONGEST_NAME]:
+        raise InvalidMetadataError(
+            f"column(s) {listed(long)} were refused",
+            why=f"PostgreSQL cuts names off after {_LONGEST_NAME} bytes",
+            mend="rename them in the asset",
+        )
+    texts = {c: rows[c].explode() if isinstance(t, pl.List) else rows[c] for c, t in rows.schema.items()}
+    if nul := [c for c, v in texts.items() if v.dtype == pl.String and v.str.contains("\0", literal=True).any()]:
+        raise LossyCastError(
+            f"column(s) {listed(nul)} were refused",
+            why="PostgreSQL has no texts with NUL (U+0000) in them",
+            mend="replace it in the asset",
+        )

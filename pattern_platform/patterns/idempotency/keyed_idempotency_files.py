@@ -18,6 +18,8 @@ from pathlib import Path  # noqa: TC003 - Dagster reads the annotations of a res
 
 import polars as pl
 
+from pattern_platform.errors import UnsupportedTypeError
+from pattern_platform.lake.checks import listed
 from pattern_platform.lake.file_io_manager import FileIOManager
 from pattern_platform.lake.whole_file import whole_file
 
@@ -37,7 +39,17 @@ class KeyedFilesIOManager(FileIOManager):
         return folder / f"{partition}.csv"
 
     def write(self, rows: pl.LazyFrame, place: Path) -> None:
-        """Write the file beside, and move it over the old one."""
+        """Write the file beside, and move it over the old one.
+
+        Raises:
+            UnsupportedTypeError: A line has no place for a column.
+        """
+        if untextual := [c for c, t in rows.collect_schema().items() if t.is_nested() or t == pl.Binary]:
+            raise UnsupportedTypeError(
+                f"column(s) {listed(untextual)} were refused",
+                why="a value of a CSV file is one text",
+                mend='make one text of it in the asset, for example pl.col("<column>").list.join(" ")',
+            )
         with whole_file(place) as unfinished:
             rows.sink_csv(unfinished, include_header=self.header)
 
