@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pattern_platform.lake.log import commit_path
-from pattern_platform.lake.snapshot import Snapshot
+    from pattern_platform.lake.snapshot import Snapshot
 
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
