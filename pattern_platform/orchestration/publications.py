@@ -16,7 +16,7 @@ from pattern_platform.lake.pins import pin
 from pattern_platform.lake.whole_file import whole_file
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected, transaction
-from pattern_platform.warehouse.io_manager import refuse_reserved
+from pattern_platform.warehouse.names import refuse_reserved
 from pattern_platform.warehouse.publications import Publications, Versions, files_of, shown_versions, snapshot_of
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import dagster as dg
 
 from pattern_platform.lake.lineage import replay_commands
-from pattern_platform.warehouse.database import TableName, connected, transaction
-from pattern_platform.warehouse.units import Unit, Units
+from pattern_platform.warehouse.database import connected, transaction
+from pattern_platform.warehouse.names import TableName
+from pattern_platform.warehouse.unit_calendar import Unit
+from pattern_platform.warehouse.units import Units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

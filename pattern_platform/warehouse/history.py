@@ -13,7 +13,8 @@ from pattern_platform.lake.changes import REASON
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import Lineage, Record
 from pattern_platform.lake.version_table import version_frame
-from pattern_platform.warehouse.database import TableName, insert
+from pattern_platform.warehouse.names import TableName
+from pattern_platform.warehouse.rows import insert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

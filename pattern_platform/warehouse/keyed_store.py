@@ -16,8 +16,10 @@ import polars as pl
 
 from pattern_platform.errors import UnsupportedTypeError
 from pattern_platform.lake.schema import stored_schema
-from pattern_platform.warehouse.database import TableName, connected, path_of, quoted, transaction, upsert
+from pattern_platform.warehouse.database import connected, path_of, transaction
 from pattern_platform.warehouse.loads import Loads
+from pattern_platform.warehouse.names import TableName, quoted
+from pattern_platform.warehouse.rows import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

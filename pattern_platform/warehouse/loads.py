@@ -14,12 +14,14 @@ import polars as pl
 
 from pattern_platform.errors import UnsupportedTableError
 from pattern_platform.lake.checks import listed
-from pattern_platform.warehouse.database import TableName, insert
+from pattern_platform.warehouse.rows import insert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import duckdb
+
+    from pattern_platform.warehouse.names import TableName
 
 SUFFIX = "__loads"
 WHOLE = ""  # what an asset without partitions loads; no partition key is empty

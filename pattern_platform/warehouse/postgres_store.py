@@ -10,9 +10,9 @@ import polars as pl
 
 from pattern_platform.errors import InvalidMetadataError, LossyCastError, MissingDriverError, UnsafeAssetKeyError
 from pattern_platform.lake.checks import listed
-from pattern_platform.warehouse.database import quoted
 from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
 from pattern_platform.warehouse.loads import SUFFIX, Loads
+from pattern_platform.warehouse.names import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

@@ -17,7 +17,8 @@ import polars as pl
 from pattern_platform.errors import MissingVersionError, UnsupportedTableError
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.snapshot import open_version
-from pattern_platform.warehouse.database import TableName, insert, quoted, stored_name
+from pattern_platform.warehouse.names import TableName, quoted
+from pattern_platform.warehouse.rows import insert, stored_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
-from pattern_platform.errors import CommitConflictError, LossyCastError, MissingDriverError
+from pattern_platform.errors import CommitConflictError, LossyCastError, MissingDriverError, UnsupportedTableError
 from pattern_platform.lake.checks import listed
 from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     import dagster as dg
     from redis import Redis
@@ -115,6 +115,7 @@ class _RedisTable:
                 why="Redis keeps a row as JSON, which has no NaN and no infinity",
                 mend="replace them in the asset, by null for example",
             )
+        self._refuse_names_of_others(counted)
         known = self.stored or {}
         schema = pl.Schema({**known, **rows.schema})
         lines = rows.write_ndjson().encode().split(b"\n")[:-1]  # lines of JSON hold no other b"\n"; U+2028 they may
@@ -152,6 +153,22 @@ class _RedisTable:
             else pl.DataFrame(schema=schema)
         )
         return rows.filter(pl.col(PARTITION).is_in(list(partitions)))
+
+    def _refuse_names_of_others(self, partitions: Iterable[str]) -> None:
+        """Refuse before ``MULTI``: what fails inside it does not take the rest back.
+
+        Raises:
+            UnsupportedTableError: A name is taken by something of another type.
+        """
+        expected = {self._keys_of(partition): b"set" for partition in partitions}
+        expected |= {f"{self.prefix}:loads": b"hash", f"{self.prefix}:schema": b"string"}
+        taken = [name for name, kind in expected.items() if self.client.type(name) not in (kind, b"none")]
+        if taken:
+            raise UnsupportedTableError(
+                f"the rows of {self.prefix} were refused",
+                why=f"{listed(taken)} is of another type, so the platform did not make it",
+                mend="give the asset another key, or remove it",
+            )
 
     def _row(self, key: str) -> str:
         return f"{self.prefix}:row:{key}"

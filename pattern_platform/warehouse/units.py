@@ -6,7 +6,6 @@ as they will be. None deletes a row.
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ import duckdb
 import polars as pl
 
 from pattern_platform.errors import (
-    InexpressiblePartitionError,
     InvalidMetadataError,
     ReplayUnitError,
     TooManyUnitsError,
@@ -25,25 +23,22 @@ from pattern_platform.errors import (
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import replay_commands
 from pattern_platform.lake.schema import casts_to
-from pattern_platform.warehouse.database import insert, quoted, stored_name
 from pattern_platform.warehouse.loads import Loads
+from pattern_platform.warehouse.names import quoted
+from pattern_platform.warehouse.rows import insert, stored_name
+from pattern_platform.warehouse.unit_calendar import FROZEN, FULL, end_of, frozen_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    import datetime as dt
+    from collections.abc import Mapping
 
-    import dagster as dg
+    from pattern_platform.warehouse.names import TableName
+    from pattern_platform.warehouse.unit_calendar import Unit
 
-    from pattern_platform.warehouse.database import TableName
-
-Unit = Literal["day", "week", "month", "year"]
-
-FULL = "full"  # the one unit of an asset without partitions
 MOST_UNITS = 1000  # the view is bound again by every reader: a tenth of a second for so many
 _WARN_FROM = 800
-_FROZEN = "frozen_"
 _LENGTHS = ("day", "week", "month", "year")
 _TYPE = re.compile(r"[\w ]+(\([\d, ]+\))?(\[\])*")
-_DAY = "%Y%m%d"
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Units:
     @property
     def names(self) -> list[str]:
         """The units in their order."""
-        return sorted(set(self.loads.rows["unit"]), key=lambda unit: unit.removeprefix(_FROZEN))
+        return sorted(set(self.loads.rows["unit"]), key=lambda unit: unit.removeprefix(FROZEN))
 
     def columns(self) -> dict[str, dict[str, str]]:
         """The columns of each unit with their types as SQL reads them, from the catalogue alone."""
@@ -183,7 +178,7 @@ class Units:
         target = {
             name: frozen
             for name in self.names
-            if name != FULL and (frozen := frozen_name(name, into)) != name and _end_of(frozen, unit) <= before
+            if name != FULL and (frozen := frozen_name(name, into)) != name and end_of(frozen, unit) <= before
         }
         waiting = self.loads.rows.filter(pl.col("unit").is_in(list(target)), pl.col("rows").is_null())["partition"]
         if waiting.len():
@@ -262,70 +257,3 @@ def optional(columns: Mapping[str, Mapping[str, str]]) -> set[str]:
     """
     having = Counter(column for of_unit in columns.values() for column in of_unit)
     return {column for column, units in having.items() if units < len(columns)}
-
-
-def frozen_name(unit: str, into: Literal["month", "year"]) -> str:
-    """What a unit is part of once it is frozen."""
-    return _FROZEN + unit.removeprefix(_FROZEN)[: {"month": 6, "year": 4}[into]]
-
-
-def unit_of(key: str, definition: dg.TimeWindowPartitionsDefinition, unit: Unit) -> tuple[str, bool]:
-    """The unit that a partition belongs to.
-
-    Args:
-        key: The partition.
-        definition: Partitions of the asset.
-        unit: What the table is divided into. A week starts on Monday, and at the latest on 1 January: weeks that are
-            numbered within a year of their own would take the name of another.
-
-    Returns:
-        The first day of the unit as ``YYYYMMDD``, and whether the partition is the first of it.
-
-    Raises:
-        InexpressiblePartitionError: The partition reaches into the next unit.
-    """
-    window = definition.time_window_for_partition_key(key)
-    start = _start(window.start.date(), unit)
-    if _start(_just_before(window.end), unit) != start:
-        raise InexpressiblePartitionError(
-            f"partition {key!r} was refused",
-            why=f"it ends in another {unit} than it starts in",
-            mend=f"partition the asset by what fits into a {unit}, or choose a longer unit",
-        )
-    return start.strftime(_DAY), _start(_just_before(window.start), unit) != start
-
-
-def _just_before(moment: dt.datetime) -> dt.date:
-    """The day of the last moment before; in absolute time, for some zones change their clocks at midnight."""
-    return (moment.astimezone(dt.UTC) - dt.timedelta(microseconds=1)).astimezone(moment.tzinfo).date()
-
-
-def _start(day: dt.date, unit: Unit) -> dt.date:
-    new_year = day.replace(month=1, day=1)
-    if unit == "week":
-        return max(day - dt.timedelta(days=day.weekday()), new_year)
-    return {"day": day, "month": day.replace(day=1), "year": new_year}[unit]
-
-
-def _end_of(frozen: str, unit: Unit) -> dt.date:
-    """The day after the last unit that starts in a frozen month or year."""
-    digits = frozen.removeprefix(_FROZEN)
-    first = dt.date(int(digits[:4]), int(digits[4:] or 1), 1)
-    following = (first.replace(day=28) + dt.timedelta(days=4)).replace(day=1) if digits[4:] else None
-    after = following or first.replace(year=first.year + 1)
-    start = day = after - dt.timedelta(days=1)
-    while _start(day, unit) <= start:
-        day += dt.timedelta(days=1)
-    return day
-
-
-def grouped_by_unit(
-    keys: Iterable[str], definition: dg.TimeWindowPartitionsDefinition, unit: Unit
-) -> dict[str, tuple[Sequence[str], bool]]:
-    """The partitions of a run by their unit, and whether the first of the unit is among them."""
-    groups: dict[str, tuple[list[str], bool]] = {}
-    for key in keys:
-        start, is_first = unit_of(key, definition, unit)
-        in_unit, has_first = groups.get(start, ([], False))
-        groups[start] = ([*in_unit, key], has_first or is_first)
-    return dict(groups)

@@ -21,7 +21,7 @@ from dagster_duckdb_polars.duckdb_polars_type_handler import DuckDBPolarsTypeHan
 
 from pattern_platform.patterns.idempotency.data_overwrite_duckdb import WarehouseOverwriteIOManager
 from pattern_platform.patterns.idempotency.transactional_writer import TransactionalWriterIOManager
-from pattern_platform.warehouse import database as database_module
+from pattern_platform.warehouse import rows as rows_module
 from pattern_platform.warehouse.database import connected
 from pattern_platform_tests.faults.bare import child
 from pattern_platform_tests.lake.tables import shared_instance
@@ -66,7 +66,7 @@ def rows(kind: str, database: Path) -> list[tuple[int, int]]:
 
 def moment_of_insert(kind: str, act: Callable[..., object]) -> tuple[object, str, Callable[..., object]]:
     """What to replace for something to happen between the delete and the insert of an IO manager."""
-    return (DuckDBPolarsTypeHandler, "handle_output", act) if kind == "stock" else (database_module, "insert", act)
+    return (DuckDBPolarsTypeHandler, "handle_output", act) if kind == "stock" else (rows_module, "insert", act)
 
 
 KILLED = """

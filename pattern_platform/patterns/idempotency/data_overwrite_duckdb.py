@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pattern_platform.lake.schema import column_schema
-from pattern_platform.warehouse.database import replace
 from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load
 from pattern_platform.warehouse.loads import Loads
+from pattern_platform.warehouse.rows import replace
 
 if TYPE_CHECKING:
     import polars as pl

@@ -36,10 +36,11 @@ from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import replay_commands, replay_range_command
 from pattern_platform.lake.partitions import in_order
 from pattern_platform.lake.schema import column_schema, stored_schema
-from pattern_platform.warehouse.database import types
 from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load
 from pattern_platform.warehouse.loads import WHOLE
-from pattern_platform.warehouse.units import FULL, Unit, Units, frozen_name, grouped_by_unit, optional, unit_of
+from pattern_platform.warehouse.rows import types
+from pattern_platform.warehouse.unit_calendar import FULL, Unit, frozen_name, grouped_by_unit, unit_of
+from pattern_platform.warehouse.units import Units, optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -43,9 +43,10 @@ from pattern_platform.lake.checks import listed, refuse_outside, refuse_unknown_
 from pattern_platform.lake.declarations import InputDeclaration, KeyedDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing
-from pattern_platform.warehouse.io_manager import refuse_missing_partitions, refuse_reserved, window_for
+from pattern_platform.warehouse.inputs import refuse_missing_partitions, window_for
 from pattern_platform.warehouse.keyed_store import PARTITION, DuckDBStore, KeyedTable, keyed_schema
 from pattern_platform.warehouse.loads import WHOLE
+from pattern_platform.warehouse.names import refuse_reserved
 from pattern_platform.warehouse.postgres_store import PostgresStore
 from pattern_platform.warehouse.redis_store import RedisStore
 

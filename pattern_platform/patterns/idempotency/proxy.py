@@ -42,7 +42,7 @@ from pattern_platform.lake.location import location_of, refuse_around, unsupport
 from pattern_platform.lake.schema import casts_to, column_schema, stored_schema
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected, path_of, transaction
-from pattern_platform.warehouse.io_manager import refuse_reserved
+from pattern_platform.warehouse.names import refuse_reserved
 from pattern_platform.warehouse.publications import Publications, Versions, snapshot_of
 
 if TYPE_CHECKING:

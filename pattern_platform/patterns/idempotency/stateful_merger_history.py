@@ -32,7 +32,6 @@ from pattern_platform.lake.declarations import StatefulMergerDeclaration, TableD
 from pattern_platform.lake.lineage import Lineage, refuse_reordered, refuse_superseded, refuse_undivided
 from pattern_platform.lake.partitions import in_order, keys_between, position_of, refuse_unordered
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
-from pattern_platform.warehouse.database import quoted
 from pattern_platform.warehouse.history import (
     DELETED,
     PARTITION,
@@ -42,6 +41,7 @@ from pattern_platform.warehouse.history import (
     refuse_columns,
 )
 from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load
+from pattern_platform.warehouse.names import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

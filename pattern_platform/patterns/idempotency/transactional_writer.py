@@ -35,15 +35,17 @@ from pattern_platform.lake.declarations import (
     TransactionInputDeclaration,
 )
 from pattern_platform.lake.frames import to_lazy
-from pattern_platform.warehouse.database import comment, create, quoted, replace, set_comment
-from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load, Read
+from pattern_platform.warehouse.io_manager import DuckDBIOManager, Load
 from pattern_platform.warehouse.loads import Loads
+from pattern_platform.warehouse.names import quoted
+from pattern_platform.warehouse.rows import comment, create, replace, set_comment
 
 if TYPE_CHECKING:
     import dagster as dg
     import polars as pl
 
-    from pattern_platform.warehouse.database import TableName
+    from pattern_platform.warehouse.inputs import Read
+    from pattern_platform.warehouse.names import TableName
 
 _BROKEN_CHECK = re.compile(
     r"Constraint Error: CHECK constraint failed on table .*? with expression (CHECK\(.*)", re.DOTALL

@@ -46,7 +46,8 @@ from pattern_platform.patterns.idempotency.data_overwrite_duckdb import Warehous
 from pattern_platform.patterns.idempotency.fast_metadata_cleaner import FastMetadataCleanerIOManager
 from pattern_platform.warehouse import units as units_module
 from pattern_platform.warehouse.loads import Loads
-from pattern_platform.warehouse.units import Unit, Units, unit_of
+from pattern_platform.warehouse.unit_calendar import Unit, unit_of
+from pattern_platform.warehouse.units import Units
 from pattern_platform_tests.lake.tables import FRAME_KINDS, as_kind, assert_same_rows
 from pattern_platform_tests.patterns.idempotency.warehouse_tables import (
     CONFIG,
