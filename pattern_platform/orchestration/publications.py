@@ -13,6 +13,7 @@ from pattern_platform.errors import MissingTableError, UnauditedVersionError
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.immutable import remove_table
 from pattern_platform.lake.pins import pin
+from pattern_platform.lake.schema import column_schema
 from pattern_platform.lake.whole_file import whole_file
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected, transaction
@@ -138,6 +139,7 @@ def publication_asset(
             metadata={
                 "dagster/row_count": version["rows"],
                 "dagster/uri": version["uri"],
+                "dagster/column_schema": column_schema(snapshot.schema),
                 "proxy/version": version["version"],
                 "proxy/action": moved or "none: it was shown already",
                 "proxy/manifest": str(manifest),

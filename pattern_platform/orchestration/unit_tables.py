@@ -68,7 +68,7 @@ def freezing_asset(asset: dg.AssetKey, io_manager_key: str, **arguments: Any) ->
             before = units.names
             frozen = units.frozen(config.into, date.fromisoformat(config.before), unit=manager.unit)
             if frozen.names != before:
-                frozen.expose()
+                frozen.expose(frozen.columns())
         return dg.MaterializeResult(metadata={"duckdb/units_before": before, "duckdb/units": frozen.names})
 
     return frozen_units
@@ -92,9 +92,11 @@ def unit_schema_asset(asset: dg.AssetKey, io_manager_key: str, **arguments: Any)
     def unit_schema(context: dg.AssetExecutionContext, config: SchemaChange) -> dg.MaterializeResult:
         with transaction(_manager(context.resources, io_manager_key).database) as connection:
             units = _units(connection, asset)
-            if changed := units.align(config.types):
-                units.expose()
-            columns = {column: str(dtype) for column, dtype in units.schema(units.columns()).items()}
+            changed = units.align(config.types)
+            after = units.columns()
+            if after:
+                units.expose(after)
+            columns = {column: str(dtype) for column, dtype in units.schema(after).items()}
         return dg.MaterializeResult(metadata={"duckdb/units_changed": changed, "columns": columns})
 
     return unit_schema

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -40,20 +40,24 @@ def create(
     connection.unregister(_SOURCE)
 
 
-def comment(connection: duckdb.DuckDBPyConnection, table: TableName) -> str | None:
-    """The comment of a table."""
+def comment(
+    connection: duckdb.DuckDBPyConnection, table: TableName, kind: Literal["table", "view"] = "table"
+) -> str | None:
+    """The text that is kept with a table or a view; None where there is none."""
     found = connection.execute(
-        "SELECT comment FROM duckdb_tables() WHERE database_name = ? AND lower(schema_name) = lower(?) "
-        "AND lower(table_name) = lower(?)",
+        f"SELECT comment FROM duckdb_{kind}s() WHERE database_name = ? AND lower(schema_name) = lower(?) "
+        f"AND lower({kind}_name) = lower(?)",
         [table.catalog, table.schema, table.name],
     ).fetchall()
     return found[0][0] if found else None
 
 
-def set_comment(connection: duckdb.DuckDBPyConnection, table: TableName, text: str) -> None:
-    """Keep a text with a table."""
+def set_comment(
+    connection: duckdb.DuckDBPyConnection, table: TableName, text: str, kind: Literal["table", "view"] = "table"
+) -> None:
+    """Keep a text with a table or a view."""
     escaped = text.replace("'", "''")
-    connection.execute(f"COMMENT ON TABLE {table.sql()} IS '{escaped}'")
+    connection.execute(f"COMMENT ON {kind} {table.sql()} IS '{escaped}'")
 
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:

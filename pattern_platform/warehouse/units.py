@@ -6,9 +6,11 @@ as they will be. None deletes a row.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 import duckdb
@@ -25,7 +27,7 @@ from pattern_platform.lake.lineage import replay_commands
 from pattern_platform.lake.schema import casts_to
 from pattern_platform.warehouse.loads import Loads
 from pattern_platform.warehouse.names import quoted
-from pattern_platform.warehouse.rows import insert, stored_name
+from pattern_platform.warehouse.rows import comment, insert, set_comment, stored_name
 from pattern_platform.warehouse.unit_calendar import FROZEN, FULL, end_of, frozen_name
 
 if TYPE_CHECKING:
@@ -122,11 +124,11 @@ class Units:
         """Append rows to a unit, which is made, and gets new columns, as the rows ask for."""
         insert(self.connection, self.sql(unit), rows)
 
-    def expose(self, *, view: bool = True) -> None:
-        """Record which partitions the units hold, and swap the view for one over all units.
+    def expose(self, columns: Mapping[str, Mapping[str, str]]) -> None:
+        """Record which partitions the units hold, and swap the view for one over all units, unless it is that already.
 
         Args:
-            view: Whether units or columns came or went; otherwise the view is right as it is.
+            columns: As of :meth:`columns`, after all changes.
 
         Raises:
             TooManyUnitsError: The view would be over more units than it can bear.
@@ -138,12 +140,14 @@ class Units:
                 why=f"the view would be over {len(units)} tables, and {MOST_UNITS} is the most that it bears",
                 mend="freeze old units into months or years, then run again",
             )
-        if view:
+        over = sha256(json.dumps([[unit, columns[unit]] for unit in units]).encode()).hexdigest()
+        if comment(self.connection, self.table, "view") != over:
             # Bare names, which a view finds beside itself: of names with a catalogue DuckDB keeps the rest, which is
             # ambiguous where file and schema are called the same.
             self.connection.execute(f"USE {quoted(self.table.catalog)}.{quoted(self.table.schema)}")
             parts = " UNION ALL BY NAME ".join(f"FROM {quoted(f'{self.table.name}__{unit}')}" for unit in units)
             self.connection.execute(f"CREATE OR REPLACE VIEW {self.table.sql()} AS {parts}")
+            set_comment(self.connection, self.table, over, "view")  # gone where someone else makes or drops the view
         self.loads.write(self.connection, self.table)
 
     @property

@@ -80,7 +80,7 @@ class FastMetadataCleanerIOManager(DuckDBIOManager):
             units.load(unit, rows)
             units = _recorded(load, units, unit, keys, rows, is_reset=is_reset)
         touched = {unit: types(load.connection, units.sql(unit)) for unit in set(plan)}
-        units.expose(view={**before, **touched} != before)
+        units.expose({**before, **touched})
         waiting = units.loads.dropped
         if waiting:
             load.log.warning("%s: these wait for their replay:\n%s", load.asset, replay_commands(load.asset, waiting))
