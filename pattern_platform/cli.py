@@ -21,6 +21,7 @@ app.add_typer(generate, name="generate")
 
 console = Console()
 HOUR = "%Y-%m-%d-%H:%M"
+_SHOWN_OF_A_VERSION = ("version", "rows", "loaded_at", "audits", "legal_hold", "removed_at")
 
 Landing = Annotated[Path | None, typer.Option(help="Folder of landed files; the configured one when absent.")]
 
@@ -151,8 +152,10 @@ def published(
     import dagster as dg  # noqa: PLC0415 - keeps --help fast
 
     from pattern_platform.warehouse.database import connected  # noqa: PLC0415
-    from pattern_platform.warehouse.publications import Publications, Versions  # noqa: PLC0415
+    from pattern_platform.warehouse.publications import Publications  # noqa: PLC0415
+    from pattern_platform.warehouse.versions import Versions  # noqa: PLC0415
 
+    _refuse_nothing_published()
     with connected(_catalogue()) as connection:
         publications = Publications.of(connection, dg.AssetKey.from_user_string(view))
         shown = publications.current()
@@ -160,9 +163,10 @@ def published(
             console.print(f"[red]refused[/] nothing was published as {view}")
             raise typer.Exit(1)
         found = Versions.of(connection, dg.AssetKey.from_user_string(shown["asset"])).rows.sort("version")
-    table = Table(*found.columns, title=f"{view}, versions of {shown['asset']}")
+    table = Table(*_SHOWN_OF_A_VERSION, title=f"{view}, versions of {shown['asset']}")
     for row in found.iter_rows(named=True):
-        table.add_row(*map(str, row.values()), style="green" if row["version"] == shown["version"] else None)
+        cells = (row[column] for column in _SHOWN_OF_A_VERSION)
+        table.add_row(*map(_cell, cells), style="green" if row["version"] == shown["version"] else None)
     console.print(table)
     console.print(
         f"shown is version {shown['version']}, since {shown['published_at']:%Y-%m-%d %H:%M} ({shown['action']})"
@@ -185,8 +189,9 @@ def hold(
 
     from pattern_platform.errors import PatternPlatformError  # noqa: PLC0415
     from pattern_platform.warehouse.database import transaction  # noqa: PLC0415
-    from pattern_platform.warehouse.publications import Versions  # noqa: PLC0415
+    from pattern_platform.warehouse.versions import Versions  # noqa: PLC0415
 
+    _refuse_nothing_published()
     try:
         with transaction(_catalogue()) as connection:
             Versions.of(connection, dg.AssetKey.from_user_string(asset)).held(version, reason).write(connection)
@@ -194,6 +199,18 @@ def hold(
         console.print(f"[red]refused[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(f"version {version} of {asset} is {f'on hold: {reason}' if reason else 'no longer on hold'}")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+
+
+def _refuse_nothing_published() -> None:
+    if not Path(_catalogue()).exists():
+        console.print("[red]refused[/] nothing was loaded yet")
+        raise typer.Exit(1)
 
 
 def _catalogue() -> str:

@@ -18,7 +18,8 @@ from pattern_platform.lake.whole_file import whole_file
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected, transaction
 from pattern_platform.warehouse.names import refuse_reserved
-from pattern_platform.warehouse.publications import Publications, Versions, files_of, shown_versions, snapshot_of
+from pattern_platform.warehouse.publications import Publications, files_of, shown_versions
+from pattern_platform.warehouse.versions import Versions, snapshot_of
 
 
 class Publish(dg.Config):

@@ -33,7 +33,7 @@ _CUBE = {
 
 @dg.asset(
     key=["internal", "device_catalogue"],
-    description="All devices as they are now, a table of its own each time.",
+    description="All devices as they are once every day is merged, a table of its own each time.",
     group_name="internal",
     tags={"pattern_platform/pattern": "proxy"},
     kinds={"polars", "deltalake"},

@@ -63,6 +63,44 @@ def range_tags(first: str, last: str) -> dict[str, str]:
     return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
+def loaded_by(
+    upstream: dg.AssetsDefinition,
+    manager: dg.ConfigurableIOManager,
+    partition: str | None = None,
+    kind: Any = pl.DataFrame,
+    *,
+    definition: dg.PartitionsDefinition | None = None,
+    mapping: dg.PartitionMapping | None = None,
+    key_range: tuple[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    instance: dg.DagsterInstance | None = None,
+) -> pl.DataFrame:
+    """What an asset downstream of another is given, as the kind of frame that its parameter asks for."""
+    received: list[object] = []
+
+    def downstream(rows: Any) -> None:
+        received.extend((type(rows), to_polars(rows)))
+
+    downstream.__annotations__ = {"return": None} | ({} if kind is None else {"rows": kind})
+    reader = dg.asset(
+        ins={"rows": dg.AssetIn(list(upstream.key.path), partition_mapping=mapping, metadata=metadata or {})},
+        partitions_def=definition,
+        backfill_policy=dg.BackfillPolicy.single_run() if key_range else None,
+    )(downstream)
+    dg.materialize(
+        [upstream, reader],
+        selection=[reader],
+        partition_key=partition,
+        tags=range_tags(*key_range) if key_range else None,
+        instance=instance or shared_instance(),
+        resources={"io_manager": manager},
+    )
+    given, frame = received
+    assert given is (kind if kind in FRAME_KINDS else pl.DataFrame)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
 @dataclass(frozen=True)
 class Written:
     """What a run told Dagster."""
@@ -149,30 +187,17 @@ class Table:
         **metadata: Any,
     ) -> pl.DataFrame:
         """What a downstream asset is given for a partition of its own."""
-        received: list[object] = []
-
-        def downstream(rows: Any) -> None:
-            received.extend((type(rows), to_polars(rows)))
-
-        downstream.__annotations__ = {"return": None} | ({} if kind is None else {"rows": kind})
-        reader = dg.asset(
-            ins={"rows": dg.AssetIn(list(self.key), partition_mapping=mapping, metadata=metadata)},
-            partitions_def=definition,
-            backfill_policy=dg.BackfillPolicy.single_run() if key_range else None,
-        )(downstream)
-        tags = range_tags(*key_range) if key_range else None
-        dg.materialize(
-            [self.asset(), reader],
-            selection=[reader],
-            partition_key=key,
-            tags=tags,
+        return loaded_by(
+            self.asset(),
+            self.manager,
+            key,
+            kind,
+            definition=definition,
+            mapping=mapping,
+            key_range=key_range,
+            metadata=metadata,
             instance=self.instance,
-            resources={"io_manager": self.manager},
         )
-        given, frame = received
-        assert given is (kind if kind in FRAME_KINDS else pl.DataFrame)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
 
     def with_(self, **changes: Any) -> Table:
         """The same table, declared otherwise."""

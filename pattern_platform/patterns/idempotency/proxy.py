@@ -43,7 +43,8 @@ from pattern_platform.lake.schema import casts_to, column_schema, stored_schema
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected, path_of, transaction
 from pattern_platform.warehouse.names import refuse_reserved
-from pattern_platform.warehouse.publications import Publications, Versions, snapshot_of
+from pattern_platform.warehouse.publications import Publications
+from pattern_platform.warehouse.versions import Versions, snapshot_of
 
 if TYPE_CHECKING:
     from pathlib import Path

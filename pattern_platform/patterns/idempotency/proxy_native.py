@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.orchestration.publications import audit_check, pin_registered
 from pattern_platform.warehouse.database import transaction
-from pattern_platform.warehouse.publications import Versions
+from pattern_platform.warehouse.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -49,9 +49,9 @@ from pattern_platform_tests.lake.tables import (
     FRAME_KINDS,
     as_kind,
     assert_same_rows,
+    loaded_by,
     range_tags,
     shared_instance,
-    to_polars,
 )
 from pattern_platform_tests.patterns.idempotency.warehouse_tables import QUICK, power_cut, warnings
 
@@ -175,27 +175,8 @@ class Asset:
         self, partition: str | None = None, kind: Any = pl.DataFrame, *, whole: bool = False, **metadata: Any
     ) -> pl.DataFrame:
         """What a downstream asset of the same partitions, or of none, is given."""
-        received: list[object] = []
-
-        def downstream(rows: Any) -> None:
-            received.extend((type(rows), to_polars(rows)))
-
-        downstream.__annotations__ = {"rows": kind, "return": None}
-        reader = dg.asset(
-            ins={"rows": dg.AssetIn(list(self.key), metadata=metadata)},
-            partitions_def=None if whole else self.definition,
-        )(downstream)
-        dg.materialize(
-            [self.definition_of(), reader],
-            selection=[reader],
-            partition_key=partition,
-            instance=shared_instance(),
-            resources={"io_manager": self.manager},
-        )
-        loaded, frame = received
-        assert loaded is kind
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        definition = None if whole else self.definition
+        return loaded_by(self.definition_of(), self.manager, partition, kind, definition=definition, metadata=metadata)
 
     def values(self, *columns: str) -> list[tuple[Any, ...]]:
         return self.backend.values(self.key, *columns)

@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pattern_platform_tests.lake.tables import range_tags, shared_instance, to_polars
+from pattern_platform_tests.lake.tables import loaded_by, range_tags, shared_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -106,27 +106,8 @@ class Files:
         self, partition: str | None = None, kind: Any = pl.DataFrame, *, whole: bool = False, **metadata: Any
     ) -> pl.DataFrame:
         """What a downstream asset of the same partitions, or of none, is given."""
-        received: list[object] = []
-
-        def downstream(rows: Any) -> None:
-            received.extend((type(rows), to_polars(rows)))
-
-        downstream.__annotations__ = {"rows": kind, "return": None}
-        reader = dg.asset(
-            ins={"rows": dg.AssetIn(list(self.key), metadata=metadata)},
-            partitions_def=None if whole else self.definition,
-        )(downstream)
-        dg.materialize(
-            [self.asset(), reader],
-            selection=[reader],
-            partition_key=partition,
-            instance=shared_instance(),
-            resources={"io_manager": self.manager},
-        )
-        loaded, frame = received
-        assert loaded is kind
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        definition = None if whole else self.definition
+        return loaded_by(self.asset(), self.manager, partition, kind, definition=definition, metadata=metadata)
 
     def names(self) -> list[str]:
         """What everybody sees in the folder."""

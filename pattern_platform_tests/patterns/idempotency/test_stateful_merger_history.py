@@ -47,7 +47,7 @@ from pattern_platform.patterns.idempotency import stateful_merger_history as mod
 from pattern_platform.patterns.idempotency.stateful_merger_history import HistoryMergerIOManager
 from pattern_platform.warehouse import database as database_module
 from pattern_platform.warehouse.history import HistoryTables
-from pattern_platform_tests.lake.tables import FRAME_KINDS, as_kind, assert_same_rows, shared_instance, to_polars
+from pattern_platform_tests.lake.tables import FRAME_KINDS, as_kind, assert_same_rows, loaded_by, shared_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,29 +102,8 @@ class Store:
         return {name: value.value for name, value in metadata.items()}
 
     def load(self, kind: Any = pl.DataFrame, partition: str | None = None, **metadata: Any) -> pl.DataFrame:
-        received: list[object] = []
-
-        def downstream(rows: Any) -> None:
-            received.extend((type(rows), to_polars(rows)))
-
-        downstream.__annotations__ = {"rows": kind, "return": None}
-        reader = dg.asset(
-            ins={"rows": dg.AssetIn(list(self.key), metadata=metadata)},
-            partitions_def=self.definition if partition else None,
-        )(downstream)
-        resources = {"io_manager": self.manager}
-        upstream = self.asset()
-        dg.materialize(
-            [upstream, reader],
-            selection=[reader],
-            partition_key=partition,
-            instance=shared_instance(),
-            resources=resources,
-        )
-        (loaded, frame) = received
-        assert loaded is kind
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        definition = self.definition if partition else None
+        return loaded_by(self.asset(), self.manager, partition, kind, definition=definition, metadata=metadata)
 
     # What DuckDB, or delta-rs, says of it
 
