@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -13,6 +14,8 @@ from rich.table import Table
 from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from pattern_platform.patterns.idempotency.proxy import ProxyIOManager
 
 app = typer.Typer(help="A Dagster data platform on Delta Lake.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -122,15 +125,11 @@ def versions(
 
     Example: `pattern-platform versions clean/devices`
     """
-    from pattern_platform.errors import PatternPlatformError  # noqa: PLC0415 - keeps --help fast
-    from pattern_platform.lake.lineage import replay_commands  # noqa: PLC0415
+    from pattern_platform.lake.lineage import replay_commands  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.lake.version_table import read_version_table  # noqa: PLC0415
 
-    try:
+    with _refusals():
         found = read_version_table(str(Settings().lake.joinpath(*asset.split("/"))))
-    except PatternPlatformError as error:
-        console.print(f"[red]refused[/] {error}", soft_wrap=True)
-        raise typer.Exit(1) from error
     table = Table(*found.columns, title=asset)
     for row in found.iter_rows():
         table.add_row(*map(str, row), style="yellow" if row[2] == "superseded" else None)
@@ -155,10 +154,8 @@ def published(
     from pattern_platform.warehouse.publications import Publications  # noqa: PLC0415
     from pattern_platform.warehouse.versions import Versions  # noqa: PLC0415
 
-    _refuse_nothing_published()
-    with connected(_catalogue()) as connection:
-        publications = Publications.of(connection, dg.AssetKey.from_user_string(view))
-        shown = publications.current()
+    with _refusals(), connected(_catalogue()) as connection:
+        shown = Publications.of(connection, dg.AssetKey.from_user_string(view)).current()
         if shown is None:
             console.print(f"[red]refused[/] nothing was published as {view}")
             raise typer.Exit(1)
@@ -173,32 +170,50 @@ def published(
     )
 
 
+Asset = Annotated[str, typer.Argument(help="Key of a loading asset, as `internal/device_catalogue`.")]
+Version = Annotated[int, typer.Argument(help="The version.")]
+
+
 @app.command()
-def hold(
-    asset: Annotated[str, typer.Argument(help="Key of a loading asset, as `internal/device_catalogue`.")],
-    version: Annotated[int, typer.Argument(help="The version.")],
-    reason: Annotated[
-        str | None, typer.Option(help="Why it must be kept; without a reason the hold is lifted.")
-    ] = None,
-) -> None:
-    """Put a version under a legal hold, so that no retention removes it, or lift the hold.
+def hold(asset: Asset, version: Version, reason: Annotated[str, typer.Option(help="Why it must be kept.")]) -> None:
+    """Put a version under a legal hold, so that no retention removes it.
 
     Example: `pattern-platform hold internal/device_catalogue 3 --reason "case 17"`
     """
+    _set_legal_hold(asset, version, reason)
+    console.print(f"version {version} of {asset} is on hold: {reason}")
+
+
+@app.command()
+def release(asset: Asset, version: Version) -> None:
+    """Lift the legal hold on a version.
+
+    Example: `pattern-platform release internal/device_catalogue 3`
+    """
+    _set_legal_hold(asset, version, None)
+    console.print(f"version {version} of {asset} is not on hold")
+
+
+def _set_legal_hold(asset: str, version: int, reason: str | None) -> None:
     import dagster as dg  # noqa: PLC0415 - keeps --help fast
 
-    from pattern_platform.errors import PatternPlatformError  # noqa: PLC0415
     from pattern_platform.warehouse.database import transaction  # noqa: PLC0415
     from pattern_platform.warehouse.versions import Versions  # noqa: PLC0415
 
-    _refuse_nothing_published()
+    with _refusals(), transaction(_catalogue()) as connection:
+        Versions.of(connection, dg.AssetKey.from_user_string(asset)).held(version, reason).write(connection)
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Tell what was refused, and end with exit code 1."""
+    from pattern_platform.errors import PatternPlatformError  # noqa: PLC0415 - keeps --help fast
+
     try:
-        with transaction(_catalogue()) as connection:
-            Versions.of(connection, dg.AssetKey.from_user_string(asset)).held(version, reason).write(connection)
+        yield
     except PatternPlatformError as error:
         console.print(f"[red]refused[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
-    console.print(f"version {version} of {asset} is {f'on hold: {reason}' if reason else 'no longer on hold'}")
 
 
 def _cell(value: object) -> str:
@@ -207,18 +222,15 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
 
 
-def _refuse_nothing_published() -> None:
-    if not Path(_catalogue()).exists():
-        console.print("[red]refused[/] nothing was loaded yet")
-        raise typer.Exit(1)
-
-
 def _catalogue() -> str:
     """The DuckDB file of the published names."""
     from pattern_platform.resources import warehouse_and_exports  # noqa: PLC0415 - keeps --help fast
 
-    proxy = warehouse_and_exports(Settings())["proxy"]
-    return cast("ProxyIOManager", proxy).database
+    database = cast("ProxyIOManager", warehouse_and_exports(Settings())["proxy"]).database
+    if not Path(database).exists():
+        console.print("[red]refused[/] nothing was loaded yet")
+        raise typer.Exit(1)
+    return database
 
 
 def parse_hour(text: str) -> datetime:

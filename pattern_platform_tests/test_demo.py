@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import duckdb
 import polars as pl
 
 from pattern_platform_tests.test_structure import CHECKOUT
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
 
 DAY = "2024-05-07"
 LATE = f"{DAY}-13:00"
+THE_DAY = {  # what there is only when all hours of a day have arrived
+    "lake/aggregated/visits_cube",
+    "lake/ledger/ad_impressions",
+    "warehouse/billing/warehouse/billing__impressions",
+    "warehouse/billing/warehouse/billing__loads",
+    "warehouse/billing/warehouse/billing__totals",
+    "warehouse/catalogue/published/visits_cube",
+    "warehouse/cubes/warehouse/visits_cube",
+    "warehouse/cubes/warehouse/visits_cube__loads",
+    "warehouse/sessions/main/sessions",
+    "warehouse/sessions/main/sessions__loads",
+    "warehouse/visits/warehouse/visits_by_week",
+    "warehouse/visits/warehouse/visits_by_week__20240506",
+    "warehouse/visits/warehouse/visits_by_week__loads",
+    f"exports/sessions/{DAY}.csv",
+    f"exports/visits_by_hour/partition={DAY}",
+}
 
 
 def demo(folder: Path, *arguments: str, exit_code: int = 0) -> str:
@@ -44,15 +62,27 @@ def demo(folder: Path, *arguments: str, exit_code: int = 0) -> str:
 
 
 def tables(folder: Path) -> dict[str, pl.DataFrame]:
-    found = {}
+    """What readers find, in the lake, in the DuckDB files and in the exported files; without versions, runs and times,
+    which are another matter each time."""
+    found: dict[str, pl.DataFrame] = {}
     for log in sorted((folder / "lake").glob("*/*/_delta_log")):
-        rows = pl.read_delta(str(log.parent))
-        # Versions, runs and times are another matter each time.
-        columns = sorted({*rows.columns} - {"table_version", "base", "run_id", "recorded_at"})
-        found[log.parent.relative_to(folder).as_posix()] = rows.select(columns).sort(
-            pl.exclude(pl.List), nulls_last=True
-        )
-    return found
+        found[log.parent.relative_to(folder).as_posix()] = pl.read_delta(str(log.parent))
+    for database in sorted((folder / "warehouse").glob("*.duckdb")):
+        with duckdb.connect(str(database), read_only=True) as connection:
+            for schema, name in connection.execute("SELECT schema, name FROM (SHOW ALL TABLES)").fetchall():
+                rows = connection.table(f'"{database.stem}"."{schema}"."{name}"').pl()
+                if not name.endswith(("__versions", "__publications")):  # each load is one more
+                    found[f"warehouse/{database.stem}/{schema}/{name}"] = rows
+    for file in sorted((folder / "exports").glob("**/*.csv")):
+        found[file.relative_to(folder).as_posix()] = pl.read_csv(file)
+    for partition in sorted((folder / "exports").glob("**/partition=*")):
+        rows = pl.read_parquet(partition / "*.parquet", hive_partitioning=False)
+        found[partition.relative_to(folder).as_posix()] = rows
+    another_each_time = {"table_version", "base", "run_id", "recorded_at", "loaded_at", "ingestion_time"}
+    return {
+        name: rows.select(sorted({*rows.columns} - another_each_time)).sort(pl.exclude(pl.List), nulls_last=True)
+        for name, rows in found.items()
+    }
 
 
 def test_the_demo_withholds_the_day_until_its_last_hour_arrives(tmp_path: Path) -> None:
@@ -70,6 +100,10 @@ def test_the_demo_withholds_the_day_until_its_last_hour_arrives(tmp_path: Path) 
     assert "versions of clean/devices: 2024-05-06 v1, 2024-05-07 v2, 2024-05-08 v6, 2024-05-09 v7" in first
     assert set(before["lake/clean/devices__versions"]["status"]) == {"current"}
     assert "iphone-15" not in before["lake/clean/devices"]["id"]  # the correction left it out
+    shown, loaded = before["warehouse/catalogue/published/device_catalogue"], before["lake/clean/devices"]
+    assert shown["id"].to_list() == sorted(loaded["id"])
+    assert before["warehouse/devices/serving/devices"]["id"].sort().equals(loaded["id"].sort())
+    assert not THE_DAY & before.keys()
     assert before["lake/clean/users"]["user_id"].is_unique().all()
 
     demo(tmp_path)
@@ -79,9 +113,30 @@ def test_the_demo_withholds_the_day_until_its_last_hour_arrives(tmp_path: Path) 
 
     completed = demo(tmp_path, "--land", LATE)
     assert "withheld" not in completed
-    cube = tables(tmp_path)["lake/aggregated/visits_cube"]
+    whole = tables(tmp_path)
+    assert {name for name in whole if name not in before} == THE_DAY
+    visits = whole["lake/clean/visits"]
+    cube = whole["lake/aggregated/visits_cube"]
     total = cube.filter(pl.col("page").is_null() & pl.col("user_id").is_null())["visits"].item()
-    assert total == tables(tmp_path)["lake/clean/visits"].height
+    assert total == visits.height
+    assert whole["warehouse/visits/warehouse/visits_by_week"]["visit_id"].sort().equals(visits["visit_id"].sort())
+    for copy in ("warehouse/cubes/warehouse/visits_cube", "warehouse/catalogue/published/visits_cube"):
+        assert whole[copy].equals(cube)
+    hours = whole[f"exports/visits_by_hour/partition={DAY}"]
+    assert hours.equals(whole["lake/aggregated/visits_by_hour"])
+    sessions = whole["warehouse/sessions/main/sessions"]
+    assert sessions["visits"].sum() == visits.height
+    assert whole[f"exports/sessions/{DAY}.csv"]["session_id"].sort().equals(sessions["session_id"].sort())
+    impressions = whole["warehouse/billing/warehouse/billing__impressions"]
+    assert impressions.height == visits["ad_id"].drop_nulls().len()
+    assert impressions["cents"].sum() == whole["warehouse/billing/warehouse/billing__totals"]["cents"].sum()
+    assert whole["lake/ledger/ad_impressions"].equals(impressions.select(whole["lake/ledger/ad_impressions"].columns))
+    assert all(whole[name].equals(before[name]) for name in before if "visits" not in name)
+
+    demo(tmp_path, "--land", LATE)
+    again = tables(tmp_path)
+    assert again.keys() == whole.keys()
+    assert all(again[name].equals(whole[name]) for name in whole)
 
 
 def test_the_demo_fails_when_something_fails_that_could_have_run(tmp_path: Path) -> None:

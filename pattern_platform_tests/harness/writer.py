@@ -36,6 +36,7 @@ from pattern_platform.lake.version_table import version_table_of
 from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
 from pattern_platform.patterns.idempotency.merger import MergerIOManager
 from pattern_platform.patterns.idempotency.stateful_merger import StatefulMergerIOManager
+from pattern_platform_tests.harness import warehouse
 from pattern_platform_tests.harness.model import KEYS, WRITERS, digest, read, read_statuses
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def do(message: Message, channel: Channel) -> Message:
         return {"removed": vacuum(table, retention=NO_TIME, longest_run=NO_TIME)}
     if message["do"] == "read":
         return read_until_told(table, channel)
+    if message["do"] in warehouse.DO:
+        return warehouse.DO[message["do"]](message, channel, instance())
     return materialize(message, channel)
 
 
