@@ -69,13 +69,13 @@ class FileIOManager(dg.ConfigurableIOManager):
         places = {partition: self.place_of(folder, file_name(partition)) for partition in parts}
         for partition, place in places.items():
             self.write(parts[partition], place)
+        count = rows.select(pl.len()).collect().item()
+        counted = "dagster/row_count" if not partitioned else "dagster/partition_row_count"
         context.add_output_metadata(
             {
                 "dagster/uri": str(folder),
                 "dagster/column_schema": column_schema(schema),
-                "dagster/partition_row_count" if partitioned else "dagster/row_count": rows.select(pl.len())
-                .collect()
-                .item(),
+                **({counted: count} if len(parts) == 1 else {"files/rows_written": count}),
             }
         )
 

@@ -1,6 +1,6 @@
 """Write, audit, publish in Dagster: audits as checks, the publication and the retention as assets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,8 @@ class Publish(dg.Config):
     """What is published.
 
     Args:
-        version: The version; the newest where there is none. An earlier one is a roll back.
+        version: The version, an earlier one for a roll back. Where there is none, the one that the run loaded, or the
+            newest.
     """
 
     version: int | None = None
@@ -64,10 +65,12 @@ def audit_check(
 ) -> dg.AssetChecksDefinition:
     """A blocking check of the version that nobody sees yet; the publication asks for its outcome.
 
+    It looks at the version that its run loaded, or at the newest where its run loaded none.
+
     Args:
         asset: The loading asset.
         name: Name of the check, as the publication names it.
-        examine: Gets the rows of the newest version.
+        examine: Gets the rows of that version.
         io_manager_key: The IO manager of the views.
         description: What is examined.
         register: Registers what is to be examined, with the resources and the run, where no IO manager has done so.
@@ -86,11 +89,11 @@ def audit_check(
         if register:
             register(context.resources, context.run.run_id)
         with connected(proxy.database) as connection:
-            newest = _newest(Versions.of(connection, asset))
-        result = examine(snapshot_of(newest).scan(Window()))
+            candidate = _candidate(Versions.of(connection, asset), context.run.run_id)
+        result = examine(snapshot_of(candidate).scan(Window()))
         with transaction(proxy.database) as connection:
             versions = Versions.of(connection, asset)
-            versions.audited(newest["version"], name, passed=bool(result.passed)).write(connection)
+            versions.audited(candidate["version"], name, passed=bool(result.passed)).write(connection)
         return result
 
     return audit
@@ -124,7 +127,8 @@ def publication_asset(
         manifest = proxy.folder_of(context.asset_key) / "_symlink_format_manifest" / "manifest"
         with transaction(proxy.database) as connection:
             versions = Versions.of(connection, asset)
-            version = versions.get(_newest(versions)["version"] if config.version is None else config.version)
+            candidate = _candidate(versions, context.run.run_id)["version"]
+            version = versions.get(candidate if config.version is None else config.version)
             if missing := sorted(set(audits) - set(version["audits"])):
                 raise UnauditedVersionError(
                     f"version {version['version']} of {versions.asset!r} was not published",
@@ -132,6 +136,9 @@ def publication_asset(
                     mend=f"see the checks of {versions.asset!r}; mend the load and materialize it again",
                 )
             publications = Publications.of(connection, context.asset_key)
+            shown = publications.current()
+            if config.version is None and shown and _is_later(shown, version):
+                version = versions.get(shown["version"])  # of a run that loaded after this one, and was faster
             moved = publications.move(connection, versions.asset, version, context.run.run_id)
             snapshot = snapshot_of(version)
         with whole_file(manifest) as unfinished:  # after the view: it never shows what the view does not show yet
@@ -249,8 +256,13 @@ def pin_registered(versions: Versions, folder: Path) -> None:
             pin(table, rows.filter(pl.col("removed_at").is_null())["delta_version"])
 
 
-def _newest(versions: Versions) -> dict[str, Any]:
-    newest = versions.newest()
+def _is_later(shown: Mapping[str, Any], version: Mapping[str, Any]) -> bool:
+    return shown["asset"] == version["asset"] and shown["version"] > version["version"]
+
+
+def _candidate(versions: Versions, run_id: str) -> dict[str, Any]:
+    """The version that a run loaded, or the newest where it loaded none: other runs may load at the same time."""
+    newest = versions.newest(of_run=run_id) or versions.newest()
     if newest is None:
         raise MissingTableError(
             f"no version of {versions.asset!r} was found",

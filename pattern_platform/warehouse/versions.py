@@ -68,9 +68,10 @@ class Versions:
         table, asset = TableName.of(connection, key), key.to_user_string()
         return cls(table, asset, read_registry(connection, table.beside(_VERSIONS), _VERSION, owner={"asset": asset}))
 
-    def newest(self, at: datetime | None = None) -> dict[str, Any] | None:
-        """The version that was loaded last, now or at a time, as a row."""
+    def newest(self, at: datetime | None = None, *, of_run: str | None = None) -> dict[str, Any] | None:
+        """The version that was loaded last, in all or at a time, by any run or by one, as a row."""
         rows = (self.rows if at is None else self.rows.filter(pl.col("loaded_at") <= at)).sort("version")
+        rows = rows if of_run is None else rows.filter(run_id=of_run)
         return rows.row(-1, named=True) if rows.height else None
 
     def get(self, version: int) -> dict[str, Any]:
