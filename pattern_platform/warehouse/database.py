@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+import filelock
 
 from pattern_platform.errors import DatabaseLockedError, UnsupportedStorageError
+from pattern_platform.lake.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -89,7 +91,8 @@ def path_of(database: str) -> Path:
 
 
 def _opened(path: Path) -> duckdb.DuckDBPyConnection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _make(path)
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -100,6 +103,15 @@ def _opened(path: Path) -> duckdb.DuckDBPyConnection:
             if time.monotonic() > deadline:
                 raise _locked(path, str(error).split("See also")[0].strip()) from error
         time.sleep(_PAUSE_SECONDS)
+
+
+def _make(path: Path) -> None:
+    """Make an empty database that appears whole: two processes may make it at once, and one may die meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT_SECONDS):
+        if not path.exists():
+            with whole_file(path) as unfinished:
+                duckdb.connect(str(unfinished)).close()
 
 
 def _locked(path: Path, holder: str) -> DatabaseLockedError:
