@@ -1,0 +1,65 @@
+"""What the tests of the blog's tables have in common: what runs, and what the visits say without the platform."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable
+
+from pattern_platform.visits import assets as visits
+from pattern_platform_tests.platform import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import ModuleType
+
+    import dagster as dg
+
+    from pattern_platform_tests.platform import Platform
+
+MONDAY, TUESDAY = "2024-05-06", "2024-05-07"
+
+
+def assets_of(parts: Iterable[ModuleType]) -> list[Any]:
+    """What some modules of the platform define: assets, checks and upkeep."""
+    names = ("ASSETS", "CHECKS", "MAINTENANCE")
+    return [definition for part in parts for name in names for definition in getattr(part, name, [])]
+
+
+HOURLY = [key for definition in visits.ASSETS for key in definition.keys if key != visits.visits_cube.key]
+
+
+def ingest(blog: Platform, first: str = f"{MONDAY}-00:00", last: str = f"{TUESDAY}-23:00") -> None:
+    """Let landed hours come in."""
+    succeeded(blog.run_range(HOURLY, first, last))
+
+
+def correct(
+    blog: Platform, day: str, hour: int, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
+    """Land an hour again, and let it come in."""
+    blog.land_again(hour, change, day)
+    ingest(blog, f"{day}-{hour:02}:00", f"{day}-{hour:02}:00")
+
+
+def fewer(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A correction: the first half of an hour never was."""
+    return records[len(records) // 2 :]
+
+
+def run(blog: Platform, keys: Sequence[dg.AssetKey], *days: str) -> dg.ExecuteInProcessResult:
+    """A day of some assets, or several days at once."""
+    return succeeded(blog.run(keys, days[0]) if len(days) == 1 else blog.run_range(keys, days[0], days[-1]))
+
+
+def succeeded(result: dg.ExecuteInProcessResult) -> dg.ExecuteInProcessResult:
+    assert result.success, errors(result)
+    return result
+
+
+def clean(blog: Platform, day: str | None = None) -> list[dict[str, Any]]:
+    """The clean visits of a day, or all, as delta-rs hands them to PyArrow."""
+    rows = DeltaTable(blog.lake / "clean/visits").to_pyarrow_table()
+    found = [dict(zip(rows.column_names, row, strict=True)) for row in zip(*rows.to_pydict().values(), strict=True)]
+    return [row for row in found if day is None or row["append_time"].date() == dt.date.fromisoformat(day)]
