@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import dagster as dg
 import polars as pl
 
-from pattern_platform.errors import (
-    InvalidMetadataError,
-)
+from pattern_platform.errors import InvalidMetadataError
 from pattern_platform.lake.checks import refuse_outside
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy

@@ -52,7 +52,7 @@ class FastMetadataCleanerIOManager(DuckDBIOManager):
     Args:
         database: Path of the DuckDB file. The last part of an asset key names the view, the part before it the schema.
         unit: What is reset and replayed together.
-        method: How a unit is emptied: its table is dropped and made again, or truncated, which keeps grants.
+        method: How a unit is emptied: its table is dropped and made again, or truncated, which keeps the table itself.
     """
 
     unit: Unit = "week"

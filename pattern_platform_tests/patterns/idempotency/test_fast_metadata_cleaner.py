@@ -149,6 +149,22 @@ def test_fmc_2_a_day_alone_is_refused_and_its_unit_replayed(either: Warehouse) -
     assert either.ids() == ids_of(*fixed)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP VIEW warehouse.visits",
+        "CREATE OR REPLACE VIEW warehouse.visits AS SELECT * FROM warehouse.visits__20231106 LIMIT 1",
+    ],
+    ids=["dropped", "replaced"],
+)
+def test_a_view_that_someone_changed_is_made_again_by_the_next_run(either: Warehouse, damage: str) -> None:
+    load_week(either)
+    either.execute(damage)
+    load_week(either)
+    assert either.ids() == ids_of(*TWO_EACH)
+    assert adds_up(either)
+
+
 NEW_YEARS = ("2023-12-25", "2023-12-31", "2024-01-01", "2024-01-07", "2024-12-30", "2024-12-31")
 NEW_YEARS += ("2025-01-01", "2025-01-05", "2025-01-06")
 
