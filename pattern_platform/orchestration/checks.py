@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
+
+from pattern_platform.lake.lineage import replay_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +108,21 @@ def totals_check(
         return dg.AssetCheckResult(passed=stated == counted, metadata={"total": stated, "sum_of_parts": counted})
 
     return adds_up
+
+
+def replay_result(asset: dg.AssetKey, waiting: Sequence[str], *, named: str, **metadata: int) -> dg.AssetCheckResult:
+    """The result of a check that no partition waits for its replay, with the commands that replay those that do.
+
+    Args:
+        asset: The asset.
+        waiting: The partitions that wait, in their order.
+        named: What they are called.
+        metadata: What else is told.
+    """
+    told: dict[str, Any] = {**metadata, named: list(waiting)}
+    if waiting:
+        told["replay"] = dg.MetadataValue.md(f"```\n{replay_commands(asset.to_user_string(), waiting)}\n```")
+    return dg.AssetCheckResult(passed=not waiting, metadata=told)
 
 
 def _same_type(expected: pl.DataType | None, stored: pl.DataType | None) -> bool:

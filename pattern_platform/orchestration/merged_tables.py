@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 import dagster as dg
 import polars as pl
 
-from pattern_platform.lake.lineage import replay_commands
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.version_table import (
     COLUMNS,
@@ -18,6 +17,7 @@ from pattern_platform.lake.version_table import (
     write_version_table,
 )
 from pattern_platform.lake.window import Window
+from pattern_platform.orchestration.checks import replay_result
 
 if TYPE_CHECKING:
     from pattern_platform.lake.io_manager import DeltaIOManager
@@ -73,11 +73,7 @@ def superseded_check(asset: dg.AssetKey, io_manager_key: str) -> dg.AssetChecksD
     )
     def no_superseded_partition(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         versions = read_version_table(str(_table(context.resources, io_manager_key, asset)))
-        superseded = _superseded(versions)
-        metadata: dict[str, Any] = {"partitions": versions.height, "superseded": superseded}
-        if superseded:
-            metadata["replay"] = dg.MetadataValue.md(f"```\n{replay_commands(asset.to_user_string(), superseded)}\n```")
-        return dg.AssetCheckResult(passed=not superseded, metadata=metadata)
+        return replay_result(asset, _superseded(versions), named="superseded", partitions=versions.height)
 
     return no_superseded_partition
 

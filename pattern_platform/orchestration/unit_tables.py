@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import dagster as dg
 
-from pattern_platform.lake.lineage import replay_commands
+from pattern_platform.orchestration.checks import replay_result
 from pattern_platform.warehouse.database import connected, transaction
 from pattern_platform.warehouse.names import TableName
 from pattern_platform.warehouse.unit_calendar import Unit
@@ -150,10 +150,7 @@ def waiting_check(asset: dg.AssetKey, io_manager_key: str) -> dg.AssetChecksDefi
     def no_partition_waits(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with connected(_manager(context.resources, io_manager_key).database) as connection:
             waiting = _units(connection, asset).loads.dropped
-        metadata: dict[str, Any] = {"waiting": waiting}
-        if waiting:
-            metadata["replay"] = dg.MetadataValue.md(f"```\n{replay_commands(asset.to_user_string(), waiting)}\n```")
-        return dg.AssetCheckResult(passed=not waiting, metadata=metadata)
+        return replay_result(asset, waiting, named="waiting")
 
     return no_partition_waits
 

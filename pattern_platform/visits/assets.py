@@ -29,6 +29,19 @@ HOURS = dg.HourlyPartitionsDefinition(_settings.visits_from.isoformat() + "-00:0
 DAYS = dg.DailyPartitionsDefinition(_settings.visits_from.isoformat(), _settings.visits_end.isoformat())
 LOOKBACK = timedelta(days=7)
 
+BY_HOUR = described(
+    hour="Start of the hour in which the visits reached the log, in UTC.",
+    page="Which page.",
+    user_id="Who opened it.",
+    visits="Number of visits.",
+)
+CUBE = described(
+    day="The day, in UTC.",
+    page="Which page; null for all.",
+    user_id="Who opened it; null for all.",
+    visits="Number of visits.",
+)
+
 VISITS = Dataset(
     name="visits",
     description="Page views of the blog.",
@@ -56,12 +69,7 @@ VISITS = Dataset(
     io_manager_key="data_overwrite",
     metadata={
         "partition_expr": "hour",
-        "dagster/column_schema": described(
-            hour="Start of the hour in which the visits reached the log, in UTC.",
-            page="Which page.",
-            user_id="Who opened it.",
-            visits="Number of visits.",
-        ),
+        "dagster/column_schema": BY_HOUR,
     },
     automation_condition=aligned_fan_in(LOOKBACK),
 )
@@ -84,12 +92,7 @@ def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
     io_manager_key="data_overwrite",
     metadata={
         "partition_expr": "day",
-        "dagster/column_schema": described(
-            day="The day, in UTC.",
-            page="Which page; null for all.",
-            user_id="Who opened it; null for all.",
-            visits="Number of visits.",
-        ),
+        "dagster/column_schema": CUBE,
     },
     automation_condition=aligned_fan_in(LOOKBACK),
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=26)),

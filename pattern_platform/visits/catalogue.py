@@ -14,7 +14,7 @@ import polars as pl
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.publications import audit_check, publication_asset, retention_asset, shown_check
 from pattern_platform.patterns.idempotency.proxy_native import native_audit_check
-from pattern_platform.visits.assets import visits_cube
+from pattern_platform.visits.assets import CUBE, visits_cube
 
 _WEB: dict[str, Any] = {"owners": ["team:web"], "code_version": "1"}
 _CATALOGUE = {
@@ -22,12 +22,6 @@ _CATALOGUE = {
     "brand_name": "Its brand.",
     "full_name": "Its name with its variant.",
     "processor_brand": "Brand of its processor.",
-}
-_CUBE = {
-    "day": "The day, in UTC.",
-    "page": "Which page; null for all.",
-    "user_id": "Who opened it; null for all.",
-    "visits": "Number of visits.",
 }
 
 
@@ -91,7 +85,7 @@ PUBLISHED_CUBE = publication_asset(
     group_name="published",
     tags={"pattern_platform/pattern": "proxy_native"},
     kinds={"duckdb"},
-    metadata={"dagster/column_schema": described(**_CUBE)},
+    metadata={"dagster/column_schema": CUBE},
     automation_condition=_WHEN_AUDITED,
     **_WEB,
 )

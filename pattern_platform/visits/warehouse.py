@@ -16,7 +16,7 @@ from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import totals_check, unique_check
 from pattern_platform.orchestration.unit_tables import freezing_asset, unit_schema_asset, units_check, waiting_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.visits.assets import DAYS, LOOKBACK, visits_by_hour
+from pattern_platform.visits.assets import BY_HOUR, CUBE, DAYS, LOOKBACK, visits_by_hour
 
 _DAILY: dict[str, Any] = {
     "owners": ["team:web"],
@@ -74,12 +74,7 @@ def visits_by_week(visits: pl.LazyFrame) -> pl.LazyFrame:
     io_manager_key="data_overwrite_duckdb",
     metadata={
         "partition_expr": "day",
-        "dagster/column_schema": described(
-            day="The day, in UTC.",
-            page="Which page; null for all.",
-            user_id="Who opened it; null for all.",
-            visits="Number of visits.",
-        ),
+        "dagster/column_schema": CUBE,
     },
     **_DAILY,
 )
@@ -98,12 +93,7 @@ def visits_cube(cube: pl.LazyFrame) -> pl.LazyFrame:
     io_manager_key="data_overwrite_directory",
     metadata={
         "partition_expr": "hour",
-        "dagster/column_schema": described(
-            hour="Start of the hour in which the visits reached the log, in UTC.",
-            page="Which page.",
-            user_id="Who opened it.",
-            visits="Number of visits.",
-        ),
+        "dagster/column_schema": BY_HOUR,
     },
     **_DAILY,
 )
