@@ -49,10 +49,11 @@ class PostgresStore(KeyedStore):
                 "a store in PostgreSQL was refused", why=str(error), mend='install "pattern-platform[postgres]"'
             ) from error
         *_, schema, name = ("public", *asset.path)
-        if unnamed := [part for part in (schema, name + SUFFIX) if not part or len(part.encode()) > _LONGEST_NAME]:
+        stored = {schema: schema, name: name + SUFFIX}  # the longest name that begins with it
+        if unnamed := [part for part, kept in stored.items() if not part or len(kept.encode()) > _LONGEST_NAME]:
             raise UnsafeAssetKeyError(
                 f"asset key {asset.to_user_string()!r} was refused",
-                why=f"{unnamed[0]!r} is empty, or longer than {_LONGEST_NAME} bytes, which PostgreSQL cuts off",
+                why=f"{unnamed[0]!r} is empty, or longer with {SUFFIX!r} than {_LONGEST_NAME} bytes, where PostgreSQL cuts",
                 mend="give the part another name",
             )
         with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
