@@ -53,7 +53,7 @@ class PostgresStore(KeyedStore):
         if unnamed := [part for part, kept in stored.items() if not part or len(kept.encode()) > _LONGEST_NAME]:
             raise UnsafeAssetKeyError(
                 f"asset key {asset.to_user_string()!r} was refused",
-                why=f"{unnamed[0]!r} is empty, or longer with {SUFFIX!r} than {_LONGEST_NAME} bytes, where PostgreSQL cuts",
+                why=f"{unnamed[0]!r} is empty, or longer with {SUFFIX!r} than the {_LONGEST_NAME} bytes of a name",
                 mend="give the part another name",
             )
         with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
