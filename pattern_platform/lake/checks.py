@@ -12,6 +12,8 @@ from pattern_platform.lake.files import scan_files, statistics_frame
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import dagster as dg
+
     from pattern_platform.lake.declarations import TableDeclaration
     from pattern_platform.lake.files import DataFile
     from pattern_platform.lake.snapshot import Snapshot
@@ -123,6 +125,11 @@ def refuse_unknown_columns(columns: Sequence[str] | None, schema: Mapping[str, o
             why=f"{name!r} has no column(s) {listed(unknown)}; it has {', '.join(schema)}",
             mend="name columns of the table",
         )
+
+
+def input_name(context: dg.InputContext) -> str:
+    """What an input is called; the asset, where it is loaded outside of a run, as by ``load_asset_value``."""
+    return context.name if context.has_input_name else context.asset_key.to_user_string()
 
 
 def listed(names: Sequence[str] | Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from pattern_platform.errors import InvalidMetadataError, MissingPartitionsError, UnsafePartitionKeyError
-from pattern_platform.lake.checks import listed, refuse_outside, refuse_unknown_columns
+from pattern_platform.lake.checks import input_name, listed, refuse_outside, refuse_unknown_columns
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.location import location_of
@@ -82,10 +82,10 @@ class FileIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Load the mapped partitions, as the kind of frame that the parameter asks for."""
         name, folder = context.asset_key.to_user_string(), location_of(context.asset_key, self.root_uri)
-        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
+        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {input_name(context)!r}")
         if declared.table_version is not None:
             raise InvalidMetadataError(
-                f'metadata "table_version" of input {context.name!r} was refused',
+                f'metadata "table_version" of input {input_name(context)!r} was refused',
                 why="plain files have no versions",
                 mend="leave it out, or store the asset in Delta Lake",
             )
@@ -94,7 +94,7 @@ class FileIOManager(dg.ConfigurableIOManager):
         if missing := [key for key, place in places.items() if not place.exists()]:
             if not declared.allow_missing_partitions:
                 raise MissingPartitionsError(
-                    f"input {context.name!r} was refused",
+                    f"input {input_name(context)!r} was refused",
                     why=f"partition(s) {listed(missing)} of {name!r} were never written",
                     mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
                 )
@@ -102,7 +102,7 @@ class FileIOManager(dg.ConfigurableIOManager):
         parts = [self.scan(place) for key, place in places.items() if key not in missing]
         rows = pl.concat(parts, how="diagonal_relaxed") if parts else pl.LazyFrame()
         if parts:
-            refuse_unknown_columns(declared.columns, rows.collect_schema(), context.name, name)
+            refuse_unknown_columns(declared.columns, rows.collect_schema(), input_name(context), name)
             rows = rows.select(declared.columns or pl.all())
         return from_lazy(rows, context.dagster_type.typing_type)
 

@@ -24,7 +24,7 @@ from pattern_platform.errors import (
     MissingTableError,
     SupersededPartitionsError,
 )
-from pattern_platform.lake.checks import listed, refuse_layout, refuse_outside, refuse_unknown_columns
+from pattern_platform.lake.checks import input_name, listed, refuse_layout, refuse_outside, refuse_unknown_columns
 from pattern_platform.lake.commit import checkpoint_if_due
 from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
@@ -202,7 +202,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         """Load exactly the mapped partitions of an upstream table, as the kind of frame the parameter asks for."""
         name = context.asset_key.to_user_string()
         table = self.table_path(context.asset_key)
-        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
+        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {input_name(context)!r}")
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
         declaration = parse(self.declaration, upstream, of=f"asset {name!r}")
         snapshot = open_table(table) if declared.table_version is None else open_version(table, declared.table_version)
@@ -213,7 +213,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             missing = f"table {name!r} does not exist"
             if not declared.allow_missing_partitions:
                 raise MissingTableError(
-                    f"input {context.name!r} was refused",
+                    f"input {input_name(context)!r} was refused",
                     why=missing,
                     mend=f"materialize {name!r} first" + (f", partition(s) {listed(keys)}" if keys else ""),
                 )
@@ -228,7 +228,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if missing := missing_partitions(snapshot, window, files, keys):
             if not declared.allow_missing_partitions:
                 raise MissingPartitionsError(
-                    f"input {context.name!r} was refused",
+                    f"input {input_name(context)!r} was refused",
                     why=f"{len(missing)} of {len(window.pieces) or 1} partition(s) of {name!r} were never written: "
                     f"{listed(missing)}",
                     mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
@@ -236,7 +236,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             context.log.warning("%s has no partition(s) %s", name, listed(missing))
         rows = snapshot.scan(window, files)
         if declared.columns is not None:
-            refuse_unknown_columns(declared.columns, snapshot.schema, context.name, name)
+            refuse_unknown_columns(declared.columns, snapshot.schema, input_name(context), name)
             rows = rows.select(declared.columns)
         return from_lazy(rows, context.dagster_type.typing_type)
 
@@ -246,7 +246,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         name, superseded = context.asset_key.to_user_string(), self.superseded_partitions(snapshot, keys)
         if superseded and not allow:
             raise SupersededPartitionsError(
-                f"input {context.name!r} was refused",
+                f"input {input_name(context)!r} was refused",
                 why=f"partition(s) {listed(superseded)} of {name!r} are superseded: an earlier one was replayed, and "
                 "the table does not hold their changes now",
                 mend=f"replay them in this order:\n{replay_commands(name, superseded)}",

@@ -143,6 +143,21 @@ def keys_between(after: str | None, before: str, definition: dg.PartitionsDefini
     return keys[int(after) + 1 if after else 0 : keys.index(before)]
 
 
+def previous_key(key: str, definition: dg.PartitionsDefinition) -> str | None:
+    """The partition before one; None before the first.
+
+    Args:
+        key: Partition key.
+        definition: Time windows or static keys, see :func:`refuse_unordered`.
+    """
+    refuse_unordered(definition)
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        window = definition.get_prev_partition_window(definition.time_window_for_partition_key(key).start)
+        return definition.get_partition_keys_in_time_window(window)[-1] if window else None
+    keys = list(definition.get_partition_keys())
+    return keys[keys.index(key) - 1] if keys.index(key) else None
+
+
 def _bound(key: str, definition: dg.PartitionsDefinition, column: str, dtype: pl.DataType) -> Bound:
     if not key or len(key.encode()) > _MAX_KEY_BYTES or not key.isprintable():
         raise UnsafePartitionKeyError(

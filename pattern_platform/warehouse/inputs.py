@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pattern_platform.errors import MissingPartitionsError, MissingTableError, SupersededPartitionsError
-from pattern_platform.lake.checks import listed, refuse_unknown_columns
+from pattern_platform.lake.checks import input_name, listed, refuse_unknown_columns
 from pattern_platform.lake.lineage import replay_commands
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.window import Window
@@ -53,7 +53,7 @@ class Read:
         """
         schema = self.connection.table(table.sql()).limit(0).pl().schema
         refuse_unknown_columns(
-            self.declared.columns, schema, self.context.name, self.context.asset_key.to_user_string()
+            self.declared.columns, schema, input_name(self.context), self.context.asset_key.to_user_string()
         )
         window = window_for(self.keys, self.definition, self.declaration, schema)
         return select(self.connection, table.sql(), window, self.declared.columns or schema.names())
@@ -96,7 +96,7 @@ def refuse_missing_partitions(
     if stale := [key for key in keys or () if key in waiting]:
         if not allow:
             raise SupersededPartitionsError(
-                f"input {context.name!r} was refused",
+                f"input {input_name(context)!r} was refused",
                 why=f"partition(s) {listed(stale)} of {name!r} are superseded, and wait for their replay",
                 mend=f"replay them in this order:\n{replay_commands(name, stale)}",
             )
@@ -106,7 +106,7 @@ def refuse_missing_partitions(
         why = f"partition(s) {listed(missing)} of {name!r} were never loaded" if missing else f"no table {name!r}"
         if not allow:
             raise (MissingPartitionsError if held else MissingTableError)(
-                f"input {context.name!r} was refused",
+                f"input {input_name(context)!r} was refused",
                 why=why,
                 mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
             )

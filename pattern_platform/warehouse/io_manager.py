@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from pattern_platform.errors import InvalidMetadataError
-from pattern_platform.lake.checks import refuse_outside
+from pattern_platform.lake.checks import input_name, refuse_outside
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.schema import casts_to, stored_schema
@@ -165,12 +165,12 @@ class DuckDBIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Load the mapped partitions of a table, as the kind of frame that the parameter asks for."""
         name = context.asset_key.to_user_string()
-        declared = parse(self.input_declaration, context.definition_metadata, of=f"input {context.name!r}")
+        declared = parse(self.input_declaration, context.definition_metadata, of=f"input {input_name(context)!r}")
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
         declaration = parse(TableDeclaration, upstream, of=f"asset {name!r}")
         if declared.table_version is not None:
             raise InvalidMetadataError(
-                f'metadata "table_version" of input {context.name!r} was refused',
+                f'metadata "table_version" of input {input_name(context)!r} was refused',
                 why="DuckDB keeps no versions of a table",
                 mend="leave it out, or store the asset in Delta Lake",
             )

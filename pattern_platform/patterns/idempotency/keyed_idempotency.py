@@ -39,7 +39,7 @@ from pattern_platform.errors import (
     NullKeyError,
     UnsupportedTypeError,
 )
-from pattern_platform.lake.checks import listed, refuse_outside, refuse_unknown_columns
+from pattern_platform.lake.checks import input_name, listed, refuse_outside, refuse_unknown_columns
 from pattern_platform.lake.declarations import InputDeclaration, KeyedDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing
@@ -122,10 +122,10 @@ class KeyedIdempotencyIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Load the rows that the mapped partitions wrote last, as the kind of frame that the parameter asks for."""
         name = context.asset_key.to_user_string()
-        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
+        declared = parse(InputDeclaration, context.definition_metadata, of=f"input {input_name(context)!r}")
         if declared.table_version is not None:
             raise InvalidMetadataError(
-                f'metadata "table_version" of input {context.name!r} was refused',
+                f'metadata "table_version" of input {input_name(context)!r} was refused',
                 why="the store keeps no versions of a row",
                 mend="leave it out",
             )
@@ -139,7 +139,7 @@ class KeyedIdempotencyIOManager(dg.ConfigurableIOManager):
             )
             rows = table.read(keys) if there else pl.DataFrame()
         if there:
-            refuse_unknown_columns(declared.columns, rows.schema, context.name, name)
+            refuse_unknown_columns(declared.columns, rows.schema, input_name(context), name)
             rows = rows.select(declared.columns or pl.all())
         return from_lazy(rows.lazy(), context.dagster_type.typing_type)
 

@@ -34,7 +34,7 @@ from dagster_deltalake import AzureConfig, GcsConfig, LocalConfig, S3Config
 from pydantic import Field
 
 from pattern_platform.errors import InvalidMetadataError, MissingTableError
-from pattern_platform.lake.checks import refuse_unknown_columns
+from pattern_platform.lake.checks import input_name, refuse_unknown_columns
 from pattern_platform.lake.declarations import ProxyInputDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.immutable import write_once
@@ -114,12 +114,12 @@ class ProxyIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Load what a view shows, or what was loaded last where the asset is no view."""
         name = context.asset_key.to_user_string()
-        declared = parse(ProxyInputDeclaration, context.definition_metadata, of=f"input {context.name!r}")
+        declared = parse(ProxyInputDeclaration, context.definition_metadata, of=f"input {input_name(context)!r}")
         if not path_of(self.database).exists():
-            raise _nothing(context.name, name)
+            raise _nothing(input_name(context), name)
         with connected(self.database) as connection:
             snapshot = snapshot_of(_version(connection, context, declared))
-        refuse_unknown_columns(declared.columns, snapshot.schema, context.name, name)
+        refuse_unknown_columns(declared.columns, snapshot.schema, input_name(context), name)
         rows = snapshot.scan(Window()).select(declared.columns or pl.all())
         return from_lazy(rows, context.dagster_type.typing_type)
 
@@ -143,7 +143,7 @@ def _version(
     if declared.table_version is not None:
         return versions.get(declared.table_version)
     if found is None:
-        raise _nothing(context.name, name)
+        raise _nothing(input_name(context), name)
     return versions.get(found["version"])
 
 

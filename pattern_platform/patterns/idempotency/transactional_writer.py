@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import duckdb
 
 from pattern_platform.errors import BrokenRuleError, InvalidMetadataError, UnsupportedFrameError
-from pattern_platform.lake.checks import listed
+from pattern_platform.lake.checks import input_name, listed
 from pattern_platform.lake.declarations import (
     InputDeclaration,
     TableDeclaration,
@@ -112,7 +112,7 @@ class TransactionalWriterIOManager(DuckDBIOManager):
             return {name: read.rows(read.table.beside(f"__{name}")) for name in names}
         if wanted not in names:
             raise InvalidMetadataError(
-                f'metadata "table" of input {read.context.name!r} was refused',
+                f'metadata "table" of input {input_name(read.context)!r} was refused',
                 why=f"{read.context.asset_key.to_user_string()!r} has the tables {listed(names)}",
                 mend="name one of them, or leave it out for all",
             )
