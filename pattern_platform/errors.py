@@ -200,6 +200,33 @@ class TooManyUnitsError(PatternPlatformError):
     """The view over the units of a table would be over too many."""
 
 
+# The flow of runs -----------------------------------------------------------------------------------------------------
+
+
+class OutOfTurnError(PatternPlatformError):
+    """A partition was run before the one that it rests on."""
+
+
+class InvalidFlowError(PatternPlatformError):
+    """Assets of a flow pattern are wired in a way that it forbids."""
+
+
+class UndecidedChoiceError(PatternPlatformError):
+    """An exclusive choice named no branch, or several for one run."""
+
+
+class StaleStepError(PatternPlatformError):
+    """What an earlier step left is missing, or was made from what has changed since."""
+
+
+class BrokenContractError(PatternPlatformError):
+    """The rows of another team's table are not what was agreed."""
+
+
+class BackfillError(PatternPlatformError):
+    """A backfill cannot be planned or launched as it was asked for."""
+
+
 # Landed files ---------------------------------------------------------------------------------------------------------
 
 

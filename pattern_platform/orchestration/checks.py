@@ -40,7 +40,7 @@ def contract_check(
     )
     def keeps_the_contract(rows: pl.DataFrame) -> dg.AssetCheckResult:
         expected, stored = pl.Schema(contract), rows.schema
-        wrong = sorted(name for name in {*expected, *stored} if not _same_type(expected.get(name), stored.get(name)))
+        wrong = sorted(name for name in {*expected, *stored} if not same_type(expected.get(name), stored.get(name)))
         if wrong:
             return dg.AssetCheckResult(passed=False, metadata={"columns": wrong}, description="columns differ")
         _, failure = contract.filter(rows, cast=True)
@@ -125,6 +125,6 @@ def replay_result(asset: dg.AssetKey, waiting: Sequence[str], *, named: str, **m
     return dg.AssetCheckResult(passed=not waiting, metadata=told)
 
 
-def _same_type(expected: pl.DataType | None, stored: pl.DataType | None) -> bool:
+def same_type(expected: pl.DataType | None, stored: pl.DataType | None) -> bool:
     """Delta Lake keeps an Enum as text; everything else must be the same."""
     return expected == stored or (isinstance(expected, pl.Enum) and stored == pl.String)

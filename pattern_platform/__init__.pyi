@@ -1,0 +1,20 @@
+# The public names, each with the module it comes from.
+from .errors import PatternPlatformError as PatternPlatformError
+from .lake.version_table import read_version_table as read_version_table
+from .orchestration.run_coordinator import AssetTagRunCoordinator as AssetTagRunCoordinator
+from .orchestration.validation import validate_definitions as validate_definitions
+from .patterns.data_flow.aligned_fan_in import aligned_fan_in as aligned_fan_in
+from .patterns.data_flow.concurrent_runner import concurrent_runner as concurrent_runner
+from .patterns.data_flow.exclusive_choice import exclusive_choice as exclusive_choice
+from .patterns.data_flow.isolated_sequencer import after_job as after_job
+from .patterns.data_flow.isolated_sequencer import delta_commit_sensor as delta_commit_sensor
+from .patterns.data_flow.parallel_split import parallel_split as parallel_split
+from .patterns.data_flow.single_runner import single_runner as single_runner
+from .patterns.data_flow.unaligned_fan_in import unaligned_fan_in as unaligned_fan_in
+from .patterns.idempotency.data_overwrite import DataOverwriteIOManager as DataOverwriteIOManager
+from .patterns.idempotency.fast_metadata_cleaner import FastMetadataCleanerIOManager as FastMetadataCleanerIOManager
+from .patterns.idempotency.keyed_idempotency import KeyedIdempotencyIOManager as KeyedIdempotencyIOManager
+from .patterns.idempotency.merger import MergerIOManager as MergerIOManager
+from .patterns.idempotency.proxy import ProxyIOManager as ProxyIOManager
+from .patterns.idempotency.stateful_merger import StatefulMergerIOManager as StatefulMergerIOManager
+from .patterns.idempotency.transactional_writer import TransactionalWriterIOManager as TransactionalWriterIOManager

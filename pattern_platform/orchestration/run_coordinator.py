@@ -1,0 +1,71 @@
+"""Asset tags on every run, so that the limits of the run queue bind however a run is launched.
+
+Dagster does not copy the tags of an asset to the runs that materialize it (dagster issues 33430, 15752, 8979), and the
+queue counts the tags of runs alone: "Materialize" in the UI escapes a limit. Every launch passes ``submit_run``.
+
+In ``dagster.yaml``::
+
+    run_coordinator:
+      module: pattern_platform.orchestration.run_coordinator
+      class: AssetTagRunCoordinator
+      config:
+        tag_concurrency_limits:
+          - {key: concurrent_runner/ingestion, limit: 3}
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dagster import QueuedRunCoordinator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dagster import DagsterRun, SubmitRunContext
+
+_NOT_OF_RUNS = "dagster/kind/"  # what an asset is made of, stored as tags
+
+
+class AssetTagRunCoordinator(QueuedRunCoordinator):
+    """A ``QueuedRunCoordinator`` that gives a run the tags of the assets it materializes; its config is the same.
+
+    A tag that was given at launch stays, unless its key has a limit: then the asset's counts. Where assets of one run
+    differ in a tag, the run gets none of them; where the key has a limit, the run is failed with a message, because
+    one run cannot be counted under two values. A limit on a key of its own, as the runners have, knows no such case.
+    """
+
+    def submit_run(self, context: SubmitRunContext) -> DagsterRun:
+        """Tag a run, then enqueue it."""
+        run, graph = context.dagster_run, context.workspace.asset_graph
+        # A run of a whole job names no assets. Jobs of one name in two locations bring their tags together.
+        selected = run.asset_selection or (
+            graph.get_materialization_asset_keys_for_job(run.job_name) if run.asset_check_selection is None else ()
+        )
+        limited = {limit["key"] for limit in self.get_run_queue_config().tag_concurrency_limits}
+        tags = _values(graph.get(key).tags for key in selected if graph.has(key))
+        if disputed := [key for key, values in tags.items() if len(values) > 1 and key in limited]:
+            key = disputed[0]
+            self._instance.report_run_failed(
+                run,
+                f"The run was refused: its assets carry different values of the tag {key!r}, which has a limit: "
+                f"{', '.join(sorted(tags[key]))}. Launch them in runs of their own, or limit a key for each.",
+            )
+            return self._instance.get_run_by_id(run.run_id) or run
+        added = {
+            key: next(iter(values))
+            for key, values in tags.items()
+            if len(values) == 1 and (key in limited or key not in run.tags)
+        }
+        if added:
+            self._instance.add_run_tags(run.run_id, added)
+        return super().submit_run(context)
+
+
+def _values(tags: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
+    values: dict[str, set[str]] = {}
+    for of_asset in tags:
+        for key, value in of_asset.items():
+            if not key.startswith(_NOT_OF_RUNS):
+                values.setdefault(key, set()).add(value)
+    return values

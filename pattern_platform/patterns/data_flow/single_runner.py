@@ -1,0 +1,103 @@
+"""Single Runner: one partition at a time, in their order, and none after one that failed.
+
+Problem: a partition rests on what the one before it left: sessions that are still open, the count of yesterday. Two at
+once, or one out of its turn, and every later partition is wrong without an error.
+
+Guarantee: three things, none of which gives the others. The self-dependency orders backfills and conditions, and shows
+later partitions as stale when an earlier one is corrected. The tag keeps runs from overlapping, however they are
+launched, with :class:`~pattern_platform.AssetTagRunCoordinator`; the pool does the same for whoever has the instance.
+The guard refuses partition N when N-1 is missing, failed or under way, also for a run by hand.
+
+Limits: the guard asks the instance, so a run with an instance of its own (``dg.materialize`` without one) knows no
+partition before the first. Runs that are launched by hand in the wrong order are refused, not reordered. Nothing
+keeps a process that uses neither queue nor instance from writing: that is the IO manager's lock. A corrected partition
+is followed by the later ones one at a time.
+
+Shown by: ``sessions/by_hour``, which carries open sessions from hour to hour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from pattern_platform.errors import OutOfTurnError
+from pattern_platform.lake.partitions import in_order, previous_key
+from pattern_platform.patterns.data_flow.concurrent_runner import refuse_name
+
+if TYPE_CHECKING:
+    from dagster import AssetExecutionContext
+
+PREFIX = "single_runner/"
+BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+_DONE = "MATERIALIZED"
+
+
+@dataclass(frozen=True)
+class SingleRunner:
+    """Partitions that run one at a time, in their order.
+
+    Args:
+        name: What the limit is called.
+    """
+
+    name: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of its assets: the key is the one of the limit in ``dagster.yaml``, the value states the limit."""
+        return {f"{PREFIX}{self.name}": "1"}
+
+    @property
+    def pool(self) -> str:
+        """The pool of its assets, the second line: it binds whoever has the instance, the queue or not."""
+        return self.name
+
+    def after(self, asset: dg.AssetKey) -> dg.AssetDep:
+        """The dependency of a partition on the one before it.
+
+        Args:
+            asset: Key of the asset itself.
+        """
+        return dg.AssetDep(asset, partition_mapping=BEFORE)
+
+    def refuse_out_of_turn(self, context: AssetExecutionContext) -> None:
+        """The guard: the first thing that the asset does.
+
+        Args:
+            context: Of the asset.
+
+        Raises:
+            OutOfTurnError: The partition before those of the run is missing, failed or under way.
+        """
+        definition = context.assets_def.partitions_def
+        first, *_ = in_order(context.partition_keys, definition)
+        before = previous_key(first, definition)
+        if before is None:
+            return
+        found = context.instance.get_status_by_partition(context.asset_key, [before], definition) or {}
+        status = found.get(before)
+        if status is not None and status.name == _DONE:
+            return
+        name = context.asset_key.to_user_string()
+        raise OutOfTurnError(
+            f"partition {first} of {name!r} was refused",
+            why=f"it rests on partition {before}, which "
+            + (f"is {status.name.lower().replace('_', ' ')}" if status else "was never materialized"),
+            mend=f"materialize that one first: dg launch --assets {name} --partition {before}",
+        )
+
+
+def single_runner(name: str) -> SingleRunner:
+    """Let the partitions of an asset run one at a time, in their order.
+
+    Args:
+        name: What the limit is called: letters, digits, ``_``, ``-``, ``.``.
+
+    Raises:
+        InvalidMetadataError: The name is none.
+    """
+    refuse_name(name)
+    return SingleRunner(name)
