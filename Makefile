@@ -52,5 +52,5 @@ lock:  ## names, versions and hashes of everything, for Linux and macOS, no addr
 		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file requirements.lock
 
 clean:  ## everything that the other targets made
-	rm -rf .venv .venv-peers .dagster_home data/lake data/warehouse data/exports build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .dagster_home data/lake data/warehouse data/exports data/archive data/steps build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,8 +8,7 @@ from pattern_platform.operations.maintenance import maintenance_assets
 from pattern_platform.orchestration.validation import validate_definitions
 from pattern_platform.resources import delta_tables, warehouse_and_exports
 from pattern_platform.settings import Settings
-from pattern_platform.visits import assets as visits
-from pattern_platform.visits import billing, catalogue, devices, sessions, users, warehouse
+from pattern_platform.visits import parts as visits
 
 settings = Settings()
 
@@ -18,24 +17,23 @@ automation = dg.AutomationConditionSensorDefinition(
     "automation", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
 )
 
-ingested = (visits, users, devices, flights)
-derived = (warehouse, billing, sessions, catalogue)
 tables = delta_tables(settings)
-
-assets = [asset for part in (*ingested, *derived) for asset in part.ASSETS]
+assets = [*visits.ASSETS, *flights.ASSETS]
 nightly = maintenance_assets(assets, tables, owners=["team:platform"])
 maintenance = dg.define_asset_job("maintenance", selection=nightly, description="Upkeep of every table.")
 
 defs = validate_definitions(
     dg.Definitions(
-        assets=[*assets, *nightly, *warehouse.MAINTENANCE, *catalogue.MAINTENANCE],
-        asset_checks=[check for part in (*ingested, *derived) for check in part.CHECKS],
-        jobs=[*(part.INGEST for part in ingested), maintenance],
+        assets=[*assets, *nightly, *visits.MAINTENANCE],
+        asset_checks=[*visits.CHECKS, *flights.CHECKS],
+        jobs=[*visits.JOBS, flights.INGEST, maintenance],
         schedules=[
-            *(part.SCHEDULE for part in ingested),
+            *visits.SCHEDULES,
+            flights.SCHEDULE,
             dg.ScheduleDefinition(job=maintenance, cron_schedule="30 3 * * *"),
         ],
-        sensors=[automation],
+        sensors=[automation, *visits.SENSORS],
+        executor=dg.in_process_executor,  # a run is a process of its own; one for each step would cost seconds more
         resources={
             "landing": LandingZone(root=str(settings.landing)),
             **tables,

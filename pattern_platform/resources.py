@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pattern_platform.orchestration.steps import StepsIOManager
 from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
 from pattern_platform.patterns.idempotency.data_overwrite_directory import DirectoryOverwriteIOManager
 from pattern_platform.patterns.idempotency.data_overwrite_duckdb import WarehouseOverwriteIOManager
@@ -49,6 +50,7 @@ def warehouse_and_exports(settings: Settings) -> dict[str, dg.ConfigurableIOMana
         "keyed_idempotency": KeyedIdempotencyIOManager(store=_sessions_store(settings)),
         "keyed_idempotency_files": KeyedFilesIOManager(root_uri=exports),
         "proxy": ProxyIOManager(root_uri=str(settings.lake), database=file("catalogue")),
+        "steps": StepsIOManager(root_uri=str(settings.data / "steps")),
         "transactional_writer": TransactionalWriterIOManager(database=file("billing")),
     }
 

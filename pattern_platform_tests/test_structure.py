@@ -15,8 +15,8 @@ LAYERS = [
     {"lake", "warehouse", "orchestration"},
     {"patterns"},
     {"ingestion", "operations"},
-    {"visits", "flights", "dashboards", "settings", "resources"},
-    {"definitions", "demo", "cli"},
+    {"visits", "flights", "dashboards", "settings", "resources", "runners"},
+    {"definitions", "demo", "cli", "commands"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -45,6 +45,11 @@ def test_dependencies_point_one_way() -> None:
     assert not wrong
 
 
+def test_the_dashboards_know_no_other_team() -> None:
+    for module in (ROOT / "dashboards").glob("*.py"):
+        assert not imports(module.read_text()) & {"visits", "flights", "definitions"}, module
+
+
 def test_an_upward_import_is_found() -> None:
     """The negative control."""
     assert upward("lake", "from pattern_platform.visits.assets import VISITS") == {"visits"}
@@ -62,6 +67,7 @@ def test_the_library_uses_no_private_dagster_and_reads_no_sample() -> None:
 
 def test_every_public_name_is_exported() -> None:
     assert set(pattern_platform.__all__) == {
+        "AssetTagRunCoordinator",
         "DataOverwriteIOManager",
         "FastMetadataCleanerIOManager",
         "KeyedIdempotencyIOManager",
@@ -70,8 +76,15 @@ def test_every_public_name_is_exported() -> None:
         "ProxyIOManager",
         "StatefulMergerIOManager",
         "TransactionalWriterIOManager",
+        "after_job",
         "aligned_fan_in",
+        "concurrent_runner",
+        "delta_commit_sensor",
+        "exclusive_choice",
+        "parallel_split",
         "read_version_table",
+        "single_runner",
+        "unaligned_fan_in",
         "validate_definitions",
     }
     assert all(hasattr(pattern_platform, name) for name in pattern_platform.__all__)
@@ -95,9 +108,10 @@ def pattern_rows() -> list[list[str]]:
 
 
 def test_the_readme_names_every_pattern_with_its_module_asset_and_test() -> None:
-    from pattern_platform.definitions import defs  # noqa: PLC0415
+    from pattern_platform import dashboards, definitions  # noqa: PLC0415
 
-    assets = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    locations = (definitions.defs, dashboards.definitions.defs)
+    assets = {spec.key.to_user_string() for defs in locations for spec in defs.resolve_all_asset_specs()}
     rows = pattern_rows()
     modules = {module.stem for module in (ROOT / "patterns").glob("*/*.py") if module.name != "__init__.py"}
     assert {Path(row[1]).stem for row in rows} == modules

@@ -14,6 +14,7 @@ from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import totals_check, unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
+from pattern_platform.runners import INGESTION, TEAM_FLIGHTS, URGENT
 from pattern_platform.settings import Settings
 from pattern_platform.warehouse.query import query
 
@@ -105,7 +106,11 @@ def flights_cube(hours: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-ASSETS = [*ingestion_assets(FLIGHTS, automation_condition=aligned_fan_in(LOOKBACK)), flights_by_hour, flights_cube]
+ASSETS = [
+    *ingestion_assets(FLIGHTS, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_FLIGHTS]),
+    flights_by_hour,
+    flights_cube,
+]
 CHECKS = [
     *ingestion_checks(FLIGHTS),
     unique_check(flights_by_hour.key, ["hour", "origin", "carrier"], DAYS),
@@ -121,5 +126,6 @@ INGEST = dg.define_asset_job(
     "ingest_flights",
     description="One landed day of flights. What follows from it, the conditions of the assets request.",
     selection=[dg.AssetKey(["raw", "flights"])],
+    tags=URGENT,
 )
 SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, hour_of_day=6)

@@ -1,6 +1,7 @@
 """The assets of a data set: ``raw/<name>``, ``clean/<name>`` and ``quarantine/<name>``, with their checks."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from pattern_platform.ingestion.landing import raw_schema, read_landed
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.window import Window
 from pattern_platform.orchestration.checks import contract_check, unique_check
+from pattern_platform.patterns.data_flow.concurrent_runner import ConcurrentRunner
 
+# The parameter of an asset is marked beta in Dagster 1.13, the class is not; nothing else lets a backfill be few runs.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy` of function", dg.BetaWarning)
+PARTITIONS_PER_RUN = 24  # what a killed run repeats at most
 _INGESTION_COLUMNS = {
     "partition_start": "Start of the landed partition.",
     "source_file": "File that the row came in, below the landing folder.",
@@ -36,21 +41,27 @@ class LandingZone(dg.ConfigurableResource):
 
 
 def ingestion_assets(
-    dataset: Dataset, *, automation_condition: dg.AutomationCondition | None = None
+    dataset: Dataset,
+    *,
+    automation_condition: dg.AutomationCondition | None = None,
+    runners: Sequence[ConcurrentRunner] = (),
 ) -> list[dg.AssetsDefinition]:
     """The assets that take a data set from its landed files to clean rows.
 
     Args:
         dataset: The data set.
         automation_condition: When clean rows are made anew; raw rows are made by a schedule or by hand.
+        runners: Under whose limits its files are read.
     """
     keys = {stage: dg.AssetKey([stage, dataset.name]) for stage in ("raw", "clean", "quarantine")}
     common: dict[str, Any] = {
         "owners": [dataset.owner],
-        "tags": {"pattern_platform/pattern": "data_overwrite"},
         "kinds": {"polars", "deltalake"},
         "code_version": "1",
+        "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=PARTITIONS_PER_RUN),
     }
+    tags = {"pattern_platform/pattern": "data_overwrite"}
+    limits = {tag: value for runner in runners for tag, value in runner.tags.items()}
 
     @dg.asset(
         key=keys["raw"],
@@ -62,6 +73,7 @@ def ingestion_assets(
             "partition_expr": "partition_start",
             "dagster/column_schema": _columns(raw_schema(dataset), _INGESTION_COLUMNS),
         },
+        tags={**tags, **limits},
         **common,
     )
     def raw(context: dg.AssetExecutionContext, landing: LandingZone) -> pl.DataFrame:
@@ -84,6 +96,7 @@ def ingestion_assets(
                         pl.Schema(dataset.contract), {n: c.description for n, c in dataset.contract.columns().items()}
                     ),
                 },
+                tags=tags,
                 **common,
             ),
             "quarantine": dg.AssetOut(
@@ -96,6 +109,7 @@ def ingestion_assets(
                     "partition_expr": "partition_start",
                     "dagster/column_schema": _columns(QUARANTINE_SCHEMA, _INGESTION_COLUMNS | _QUARANTINE_COLUMNS),
                 },
+                tags=tags,
                 **common,
             ),
         },

@@ -6,23 +6,20 @@ landing/visits -> raw/visits -> clean/visits -> aggregated/visits_by_hour -> agg
 
 from __future__ import annotations
 
-import warnings
 from datetime import timedelta
 
 import dagster as dg
 import polars as pl
 
-from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
+from pattern_platform.ingestion.assets import PARTITIONS_PER_RUN, ingestion_assets, ingestion_checks
 from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.lake.schema import described
-from pattern_platform.orchestration.checks import totals_check, unique_check
+from pattern_platform.orchestration.checks import contract_check, totals_check, unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
+from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
 from pattern_platform.settings import Settings
-from pattern_platform.visits.contract import Visit
+from pattern_platform.visits.contract import Visit, VisitsCube
 from pattern_platform.warehouse.query import query
-
-# The parameter of an asset is marked beta in Dagster 1.13, the class is not; nothing else lets a backfill be one run.
-warnings.filterwarnings("ignore", "Parameter `backfill_policy` of function", dg.BetaWarning)
 
 _settings = Settings()
 HOURS = dg.HourlyPartitionsDefinition(_settings.visits_from.isoformat() + "-00:00", f"{_settings.visits_end}-00:00")
@@ -35,12 +32,8 @@ BY_HOUR = described(
     user_id="Who opened it.",
     visits="Number of visits.",
 )
-CUBE = described(
-    day="The day, in UTC.",
-    page="Which page; null for all.",
-    user_id="Who opened it; null for all.",
-    visits="Number of visits.",
-)
+CUBE_COLUMNS = {name: column.description or "" for name, column in VisitsCube.columns().items()}
+CUBE = described(**CUBE_COLUMNS)
 
 VISITS = Dataset(
     name="visits",
@@ -63,6 +56,7 @@ VISITS = Dataset(
     kinds={"polars", "deltalake"},
     code_version="1",
     partitions_def=HOURS,
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=PARTITIONS_PER_RUN),
     ins={
         "visits": dg.AssetIn(["clean", "visits"], metadata={"columns": ["append_time", "page", "user_id"]}),
     },
@@ -98,7 +92,16 @@ def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=26)),
 )
 def visits_cube(hours: pl.DataFrame) -> pl.DataFrame:
-    """Cube the hours of the day. A day without visits has an empty cube, not a total of nothing."""
+    """Cube the hours of the day."""
+    return cube_of(hours)
+
+
+def cube_of(hours: pl.DataFrame) -> pl.DataFrame:
+    """Cube the hours of days. A day without visits has an empty cube, not a total of nothing.
+
+    Args:
+        hours: Rows of ``aggregated/visits_by_hour``.
+    """
     return query(
         """
         SELECT CAST(hour AS DATE) AS day, page, user_id, CAST(sum(visits) AS BIGINT) AS visits
@@ -108,9 +111,14 @@ def visits_cube(hours: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-ASSETS = [*ingestion_assets(VISITS, automation_condition=aligned_fan_in(LOOKBACK)), visits_by_hour, visits_cube]
+ASSETS = [
+    *ingestion_assets(VISITS, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
+    visits_by_hour,
+    visits_cube,
+]
 CHECKS = [
     *ingestion_checks(VISITS),
+    contract_check(visits_cube.key, VisitsCube, DAYS),
     unique_check(visits_by_hour.key, ["hour", "page", "user_id"], HOURS),
     totals_check(
         visits_cube.key,
@@ -124,5 +132,6 @@ INGEST = dg.define_asset_job(
     "ingest_visits",
     description="One landed hour of visits. What follows from it, the conditions of the assets request.",
     selection=[dg.AssetKey(["raw", "visits"])],
+    tags=URGENT,
 )
 SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)

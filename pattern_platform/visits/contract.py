@@ -1,4 +1,4 @@
-"""What a clean visit is, a clean change of a user and a clean update of a device."""
+"""What a clean visit is, a clean change of a user, a clean update of a device and a clean like."""
 
 from __future__ import annotations
 
@@ -89,3 +89,22 @@ class DeviceUpdate(dy.Schema):
     full_name = dy.String(nullable=True, description="Name of the device with its variant.")
     processor_brand = dy.String(nullable=True, description="Brand of its processor.")
     is_deleted = dy.Bool(description="Whether the device is withdrawn from that day on.")
+
+
+class Like(dy.Schema):
+    """One like of a post."""
+
+    like_id = dy.String(primary_key=True, description="Identity of the like, given by the blog.")
+    liked_at = dy.Datetime(time_unit="us", time_zone="UTC", description="When the post was liked.")
+    user_id = dy.String(min_length=1, description="Who liked it.")
+    post = dy.String(min_length=1, description="Which post.")
+    author = dy.String(min_length=1, description="Who wrote the post.")
+
+
+class VisitsCube(dy.Schema):
+    """Visits of a day by page, by user, by both, and in all, as readers of the cube are promised."""
+
+    day = dy.Date(description="The day, in UTC.")
+    page = dy.String(nullable=True, description="Which page; null for all.")
+    user_id = dy.String(nullable=True, description="Who opened it; null for all.")
+    visits = dy.Int64(min=1, description="Number of visits.")

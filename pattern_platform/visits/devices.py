@@ -19,6 +19,7 @@ from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.orchestration.merged_tables import superseded_check, unique_in_table_check, version_table_asset
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
+from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
 from pattern_platform.visits import device_updates
 from pattern_platform.visits.assets import LOOKBACK
 from pattern_platform.visits.contract import DeviceUpdate
@@ -116,7 +117,7 @@ VERSIONS = version_table_asset(
     },
 )
 ASSETS = [
-    *ingestion_assets(DEVICE_UPDATES, automation_condition=aligned_fan_in(LOOKBACK)),
+    *ingestion_assets(DEVICE_UPDATES, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
     devices,
     VERSIONS,
     served_devices,
@@ -131,5 +132,6 @@ INGEST = dg.define_asset_job(
     "ingest_device_updates",
     description="One landed day of updates. What follows from it, the conditions of the assets request.",
     selection=[dg.AssetKey(["raw", "device_updates"])],
+    tags=URGENT,
 )
 SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)

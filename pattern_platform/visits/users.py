@@ -14,6 +14,7 @@ from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.merged_tables import unique_in_table_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
+from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
 from pattern_platform.visits.assets import HOURS, LOOKBACK
 from pattern_platform.visits.contract import UserChange
 
@@ -63,11 +64,15 @@ def users(changes: pl.LazyFrame) -> pl.LazyFrame:
     return changes.select(*columns, is_deleted=pl.col("op") == "delete")
 
 
-ASSETS = [*ingestion_assets(USER_CHANGES, automation_condition=aligned_fan_in(LOOKBACK)), users]
+ASSETS = [
+    *ingestion_assets(USER_CHANGES, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
+    users,
+]
 CHECKS = [*ingestion_checks(USER_CHANGES), unique_in_table_check(users.key, ["user_id"], "merger")]
 INGEST = dg.define_asset_job(
     "ingest_user_changes",
     description="One landed hour of changes. What follows from it, the conditions of the assets request.",
     selection=[dg.AssetKey(["raw", "user_changes"])],
+    tags=URGENT,
 )
 SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)

@@ -1,0 +1,1 @@
+"""The `pattern-platform` command, a module for each group of subcommands."""

@@ -1,0 +1,128 @@
+"""`pattern-platform generate`: sample files, as sources would deliver them."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pattern_platform.commands.console import console, parse_hour
+from pattern_platform.settings import SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED, Settings
+
+app = typer.Typer(help="Land sample files.", no_args_is_help=True)
+
+Landing = Annotated[Path | None, typer.Option(help="Folder of landed files; the configured one when absent.")]
+
+
+@app.command("visits")
+def generate_visits(
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 2,
+    rows_per_hour: Annotated[int, typer.Option(min=0, help="Visits of an average hour.")] = SAMPLE_ROWS_PER_HOUR,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same files.")] = SAMPLE_SEED,
+    first_day: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
+    withhold: Annotated[list[str] | None, typer.Option(help="Hours that do not land, as 2024-05-07-13:00.")] = None,
+    landing: Landing = None,
+) -> None:
+    """Land made-up visits of a blog, with dirt at the rates that `pattern_platform.visits.generator` documents."""
+    from pattern_platform.visits.generator import write_days  # noqa: PLC0415 - keeps --help fast
+
+    settings = Settings()
+    files = write_days(
+        landing or settings.landing,
+        first_day.date() if first_day else settings.visits_from,
+        days=days,
+        rows_per_hour=rows_per_hour,
+        seed=seed,
+        withhold=[parse_hour(hour) for hour in withhold or ()],
+    )
+    console.print(f"{len(files)} files landed below {landing or settings.landing}")
+
+
+@app.command("users")
+def generate_users(
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same files.")] = SAMPLE_SEED,
+    first_day: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
+    landing: Landing = None,
+) -> None:
+    """Land made-up changes of the blog's users, with the dirt that `pattern_platform.visits.user_changes` documents."""
+    from pattern_platform.visits.user_changes import write_hours  # noqa: PLC0415 - keeps --help fast
+
+    settings = Settings()
+    files = write_hours(
+        landing or settings.landing,
+        first_day.date() if first_day else settings.visits_from,
+        days=days,
+        seed=seed,
+    )
+    console.print(f"{len(files)} files landed below {landing or settings.landing}")
+
+
+@app.command("devices")
+def generate_devices(
+    *,
+    correct: Annotated[bool, typer.Option("--correct", help="Only the correction, in place of its day.")] = False,
+    landing: Landing = None,
+) -> None:
+    """Land five days of updates of devices, as delivered first, or the correction of one of them."""
+    from pattern_platform.visits.device_updates import write_correction, write_days  # noqa: PLC0415 - keeps --help fast
+
+    folder = landing or Settings().landing
+    files = [write_correction(folder)] if correct else write_days(folder)
+    console.print(f"{len(files)} files landed below {folder}")
+
+
+@app.command("flights")
+def generate_flights(
+    *, full: Annotated[bool, typer.Option(help="The whole year, 336,776 flights.")] = False, landing: Landing = None
+) -> None:
+    """Land the New York flights of 2013 (needs the extra `pattern-platform[flights]`)."""
+    from pattern_platform.flights.generator import write_days  # noqa: PLC0415 - keeps --help fast
+
+    settings = Settings()
+    files = write_days(landing or settings.landing, days=None if full else settings.flights_days)
+    console.print(f"{len(files)} files landed below {landing or settings.landing}")
+    if full:
+        console.print("Set PATTERN_PLATFORM_FLIGHTS_DAYS=365 so that Dagster knows the days.")
+
+
+@app.command("likes")
+def generate_likes(
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 2,
+    likes: Annotated[int, typer.Option(min=0, help="Likes of a day.")] = 240,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same files.")] = SAMPLE_SEED,
+    first_day: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
+    landing: Landing = None,
+) -> None:
+    """Land made-up likes of the blog's posts."""
+    from pattern_platform.visits.like_files import write_days  # noqa: PLC0415 - keeps --help fast
+
+    settings = Settings()
+    first = first_day.date() if first_day else settings.visits_from
+    files = write_days(landing or settings.landing, first, days=days, likes=likes, seed=seed)
+    console.print(f"{len(files)} files landed below {landing or settings.landing}")
+
+
+@app.command("page-speed")
+def generate_page_speed(
+    region: Annotated[list[str] | None, typer.Option(help="Regions; those of the sample when absent.")] = None,
+    landing: Landing = None,
+) -> None:
+    """Land made-up measurements of page loads, a file for each region."""
+    from pattern_platform.visits.page_speed_files import REGIONS, write_regions  # noqa: PLC0415 - keeps --help fast
+
+    folder = landing or Settings().landing
+    files = write_regions(folder, region or REGIONS)
+    console.print(f"{len(files)} files landed below {folder}")
+
+
+@app.command("ad-prices")
+def generate_ad_prices() -> None:
+    """Write the prices of advertisements as a partner does, with delta-rs alone."""
+    from pattern_platform.dashboards.partner import write_prices  # noqa: PLC0415 - keeps --help fast
+
+    lake = Settings().lake
+    write_prices(lake)
+    console.print(f"a version of partners/ad_prices was written below {lake}")

@@ -1,0 +1,1 @@
+"""Dashboards of another team, deployed apart: they know the tables of others by key and contract alone."""

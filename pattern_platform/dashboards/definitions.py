@@ -1,0 +1,25 @@
+"""Code location `dashboards`: everything that runs, on one screen."""
+
+import dagster as dg
+
+from pattern_platform.dashboards.assets import ASSETS, CHECKS, COUNT_ARRIVALS, PROVIDED, SENSORS
+from pattern_platform.orchestration.validation import validate_definitions
+from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
+from pattern_platform.settings import Settings
+
+automation = dg.AutomationConditionSensorDefinition(
+    "dashboards_automation",
+    target=dg.AssetSelection.groups("dashboards"),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+
+defs = validate_definitions(
+    dg.Definitions(
+        assets=[*ASSETS, *(spec.with_io_manager_key("data_overwrite") for spec in PROVIDED)],
+        asset_checks=CHECKS,
+        jobs=[COUNT_ARRIVALS],
+        sensors=[automation, *SENSORS],
+        executor=dg.in_process_executor,
+        resources={"data_overwrite": DataOverwriteIOManager(root_uri=str(Settings().lake))},
+    )
+)

@@ -1,0 +1,123 @@
+"""Likes of posts, and whose posts are liked best: steps one after the other, each a place to start again from.
+
+landing/likes -> raw/likes -> clean/likes -> aggregated/likes_by_post -> aggregated/top_authors
+                           -> quarantine/likes
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
+from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.lake.schema import described
+from pattern_platform.orchestration.checks import unique_check
+from pattern_platform.orchestration.steps import steps_cleanup_asset
+from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
+from pattern_platform.patterns.data_flow.local_sequencer import step_sequence
+from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
+from pattern_platform.visits.assets import DAYS, LOOKBACK
+from pattern_platform.visits.contract import Like
+from pattern_platform.visits.like_files import HEADER
+
+BEST_POSTS, TOP_AUTHORS = 3, 10
+_LIKED = {"day": "The day, in UTC.", "author": "Who wrote the posts."}
+
+LIKES = Dataset(
+    name="likes",
+    description="Likes of the blog's posts.",
+    owner="team:web",
+    landing="likes/date=%Y-%m-%d/*.csv",
+    format="csv",
+    partitions=DAYS,
+    contract=Like,
+    time_column="liked_at",
+    header=HEADER,
+)
+
+
+@dg.asset(
+    key=["aggregated", "likes_by_post"],
+    description="Likes of a day by post.",
+    group_name="aggregated",
+    owners=["team:web"],
+    tags={"pattern_platform/pattern": "local_sequencer"},
+    kinds={"polars", "deltalake"},
+    code_version="1",
+    partitions_def=DAYS,
+    ins={"likes": dg.AssetIn(["clean", "likes"], metadata={"columns": ["liked_at", "author", "post"]})},
+    io_manager_key="data_overwrite",
+    metadata={
+        "partition_expr": "day",
+        "dagster/column_schema": described(**_LIKED, post="Which post.", likes="Number of likes."),
+    },
+    automation_condition=aligned_fan_in(LOOKBACK),
+)
+def likes_by_post(likes: pl.LazyFrame) -> pl.LazyFrame:
+    """Count the likes."""
+    day = pl.col("liked_at").dt.date().alias("day")
+    return likes.group_by(day, "author", "post").agg(pl.len().cast(pl.Int64).alias("likes")).sort(pl.all())
+
+
+def mean_of_best_posts(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The mean likes of an author's most liked posts."""
+    best = rows.sort("likes", descending=True).group_by("day", "author").head(BEST_POSTS)
+    return best.group_by("day", "author").agg(mean_likes=pl.col("likes").mean())
+
+
+def highest_means(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The authors with the highest means; of equal ones the first by name."""
+    ranked = rows.sort(["day", "mean_likes", "author"], descending=[False, True, False])
+    rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("day").alias("rank")
+    return ranked.with_columns(rank).filter(pl.col("rank") <= TOP_AUTHORS).select("day", "rank", "author", "mean_likes")
+
+
+top_authors = step_sequence(
+    dg.AssetIn(["aggregated", "likes_by_post"]),
+    [mean_of_best_posts, highest_means],
+    key=dg.AssetKey(["aggregated", "top_authors"]),
+    io_manager_key="data_overwrite",
+    description="The ten authors whose three most liked posts of a day are liked most.",
+    group_name="aggregated",
+    owners=["team:web"],
+    tags={"pattern_platform/pattern": "local_sequencer"},
+    kinds={"polars", "deltalake"},
+    code_version="1",
+    partitions_def=DAYS,
+    metadata={
+        "partition_expr": "day",
+        "dagster/column_schema": described(
+            **_LIKED, rank="From 1, the most liked.", mean_likes="Mean likes of the author's three most liked posts."
+        ),
+    },
+    automation_condition=aligned_fan_in(LOOKBACK),
+)
+
+ASSETS = [
+    *ingestion_assets(LIKES, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
+    likes_by_post,
+    top_authors,
+]
+CHECKS = [
+    *ingestion_checks(LIKES),
+    unique_check(likes_by_post.key, ["day", "author", "post"], DAYS),
+    unique_check(top_authors.key, ["day", "rank"], DAYS),
+]
+INGEST = dg.define_asset_job(
+    "ingest_likes",
+    description="One landed day of likes. What follows from it, the conditions of the assets request.",
+    selection=[dg.AssetKey(["raw", "likes"])],
+    tags=URGENT,
+)
+SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)
+MAINTENANCE = [
+    steps_cleanup_asset(
+        "steps",
+        key=["maintenance", "steps_cleanup"],
+        group_name="maintenance",
+        owners=["team:platform"],
+        kinds={"parquet"},
+        code_version="1",
+    )
+]
