@@ -1,13 +1,13 @@
 """What the steps inside an asset hand to each other, kept so that a retry repeats no step that succeeded.
 
-A step's file holds its rows together with what made them, and appears whole or not at all. A later run of the same
-partition replaces it, which makes what rests on the earlier one stale: nothing is deleted then, but a retry of the
-earlier run is refused. A clean-up removes the files that nothing needs.
+A step's file holds its rows together with what made them, appears whole or not at all, and is never changed. A later
+run of the same partition makes a file of its own, and with it the earlier one stale: it is not deleted then, but a
+retry that would go on from it is refused. A clean-up removes the files that nothing needs.
 """
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,9 @@ from pattern_platform.orchestration.tasks import Task
 
 OF_ASSET = "pattern_platform/asset"  # metadata of a step's output: the asset that the steps make
 _RECORD = "pattern_platform.step"
+_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+_LONGEST_STEP = timedelta(days=1)
+_MOST_EVENTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,15 @@ class StepsIOManager(dg.ConfigurableIOManager):
 
     root_uri: str
 
-    def path_of(self, step: Step) -> Path:
+    def path_of(self, step: Step, run_id: str) -> Path:
         """The file of a step."""
-        return Path(self.root_uri, f"{step.key}.parquet")
+        return Path(self.root_uri, f"{step.key}.{run_id}.parquet")
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Keep what a step made."""
-        step = _step_of(context)
+        step = _step_of(context, context.partition_key if context.has_partition_key else None)
         record = {"asset": step.asset, "partition": step.partition, "step": step.step, "run_id": context.run_id}
-        path = self.path_of(step)
+        path = self.path_of(step, context.run_id)
         with whole_file(path) as unfinished:
             to_lazy(obj).sink_parquet(unfinished, metadata={_RECORD: json.dumps(record)})
         context.add_output_metadata({"path": str(path)})
@@ -64,17 +67,17 @@ class StepsIOManager(dg.ConfigurableIOManager):
         """Load what the step before made, in this run or in the one that this run retries.
 
         Raises:
-            StaleStepError: It is gone, or another run made it anew.
+            StaleStepError: It is gone, or a later run made it anew.
         """
         before = context.upstream_output
         assert before is not None  # noqa: S101 - steps have steps before them
-        step = _step_of(before)
-        path = self.path_of(step)
-        made_by = _record(path)["run_id"] if path.exists() else None
-        if made_by != before.run_id:
+        step = _step_of(before, context.partition_key if context.has_partition_key else None)
+        path = self.path_of(step, before.run_id)
+        files = sorted(path.parent.glob(f"{step.key}.*.parquet"), key=lambda file: file.stat().st_mtime_ns)
+        if files[-1:] != [path]:
             raise StaleStepError(
                 f"step {step.step!r} of {step.asset!r}, partition {step.partition}, was refused as an input",
-                why=f"run {made_by} made it anew since" if made_by else "it was cleaned up",
+                why="a later run made it anew" if path in files else "it was cleaned up",
                 mend="materialize the asset anew, from its first step",
             )
         return from_lazy(pl.scan_parquet(path), context.dagster_type.typing_type)
@@ -86,7 +89,8 @@ def steps_cleanup_asset(
 ) -> dg.AssetsDefinition:
     """What steps left, removed once nothing needs it.
 
-    A file is needed until its asset was materialized after it was made: a failed run may be retried from it.
+    A file is needed while its run is under way, and after a failure until its partitions were materialized by another
+    run: till then it may be retried from there.
 
     Args:
         io_manager_key: The IO manager of the steps.
@@ -102,31 +106,41 @@ def steps_cleanup_asset(
         manager = cast("StepsIOManager", getattr(context.resources, io_manager_key))
         removed, kept = [], []
         for file in sorted(Path(manager.root_uri).glob("*.parquet")):
-            record = _record(file)
+            record = json.loads(pl.read_parquet_metadata(file)[_RECORD])
             named = "/".join(filter(None, (record["asset"], record["step"], record["partition"])))
             if _is_needed(file, record, context.instance):
                 kept.append(named)
             else:
                 file.unlink()
                 removed.append(named)
+        for unfinished in Path(manager.root_uri).glob(".*.parquet.*"):  # of runs that were killed
+            if _modified(unfinished) < datetime.now(UTC) - _LONGEST_STEP:
+                unfinished.unlink()
+                removed.append(unfinished.name)
         return dg.MaterializeResult(metadata={"removed": removed, "kept": kept})
 
     return steps_cleanup
 
 
 def _is_needed(file: Path, record: dict[str, Any], instance: dg.DagsterInstance) -> bool:
-    made = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    asset = dg.AssetKey.from_user_string(record["asset"])
-    partitions = [record["partition"]] if record["partition"] else None
-    filtered = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=partitions, after_timestamp=made.timestamp())
-    return not instance.fetch_materializations(filtered, limit=1).records
+    run = instance.get_run_by_id(record["run_id"])
+    if run is None or run.is_success:
+        return False
+    if not run.is_finished:
+        return True
+    parts = {part for part in map(run.tags.get, ("dagster/partition", *_RANGE)) if part}  # of a range its ends
+    later = dg.AssetRecordsFilter(
+        asset_key=dg.AssetKey.from_user_string(record["asset"]),
+        asset_partitions=sorted(parts) or None,
+        after_timestamp=_modified(file).timestamp(),
+    )
+    found = {event.partition_key for event in instance.fetch_materializations(later, limit=_MOST_EVENTS).records}
+    return not found or not parts <= found
 
 
-def _step_of(context: dg.OutputContext) -> Step:
-    step = context.step_key.rpartition(".")[2]
-    partition = context.partition_key if context.has_partition_key else None
-    return Step(context.definition_metadata[OF_ASSET], step, partition)
+def _modified(file: Path) -> datetime:
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC)
 
 
-def _record(file: Path) -> dict[str, Any]:
-    return json.loads(pl.read_parquet_metadata(file)[_RECORD])
+def _step_of(output: dg.OutputContext, partition: str | None) -> Step:
+    return Step(output.definition_metadata[OF_ASSET], output.step_key.rpartition(".")[2], partition)

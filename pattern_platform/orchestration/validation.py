@@ -32,6 +32,13 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
     managers = {name: value for name, value in (defs.resources or {}).items() if isinstance(value, _Refuses)}
     mistakes: list[str] = []
     stored: list[dg.AssetKey] = []
+    without_value = {
+        key
+        for definition in defs.assets or ()
+        if isinstance(definition, dg.AssetsDefinition) and definition.is_executable
+        for key in definition.keys
+        if definition.node_def.output_def_named(definition.get_output_name_for_asset_key(key)).dagster_type.is_nothing
+    }
     specs = [
         (spec, managers.get(definition.get_io_manager_key_for_asset_key(spec.key)))
         for definition in defs.assets or ()
@@ -39,7 +46,7 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
         for spec in definition.specs
     ]
     for spec, manager in specs:
-        if manager is None:
+        if manager is None or spec.key in without_value:
             continue
         if isinstance(manager, DeltaIOManager):
             stored.append(spec.key)

@@ -8,9 +8,10 @@ reason in its metadata. The branches are assets beside it, ``<key>_<branch>``. T
 with what follows from it; the run succeeds. The decision rests on the partition, on configuration or on the schema of
 the data, never on when the run happens. A check looks at the stored rows: one branch has them.
 
-Limits: the input is not read to decide, only its columns are. A run over partitions that choose differently is
-refused. Where a decision is changed for a partition that is there, the rows of the branch that had it stay, and the
-check names it.
+Limits: the input is not read to decide, only its columns are; those of a Delta table are of all its partitions, so a
+choice by columns rests on files, or on the one partition that a table of its own holds. A run over partitions that
+choose differently is refused. Where a decision is changed for a partition that is there, the rows of the branch that
+had it stay, and the check names it.
 
 Shown by: ``archive/referrals``, files until the table took over.
 """
@@ -25,8 +26,6 @@ import polars as pl
 
 from pattern_platform.errors import (
     InvalidMetadataError,
-    MissingPartitionsError,
-    MissingTableError,
     UndecidedChoiceError,
 )
 from pattern_platform.lake.checks import listed
@@ -126,6 +125,7 @@ def exclusive_choice(
     key: list[str],
     partitions_def: dg.TimeWindowPartitionsDefinition,
     description: str,
+    backfill_policy: dg.BackfillPolicy | None = None,
     **arguments: Any,  # noqa: ANN401 - those of dagster.AssetOut
 ) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
     """An asset whose partitions are made by one of several branches.
@@ -137,6 +137,7 @@ def exclusive_choice(
         key: Key of the asset; a branch is ``<key>_<name>``.
         partitions_def: Partitions of all.
         description: What the asset is.
+        backfill_policy: How many partitions a run of a backfill takes; one, where it is None.
         arguments: What all have in common, as ``dagster.AssetOut`` takes it.
 
     Returns:
@@ -160,6 +161,7 @@ def exclusive_choice(
     @dg.multi_asset(
         name=output,
         partitions_def=partitions_def,
+        backfill_policy=backfill_policy,
         config_schema={"branch": dg.Field(known, default_value=configured)} if configured else None,
         ins={"rows": dg.AssetIn(upstream)},
         outs={
@@ -195,19 +197,23 @@ def exclusive_choice(
                 mend="launch the partitions of each branch in runs of their own",
             )
         (branch,) = taken
-        reasons = ", ".join(sorted({decision.reason for decision in decided}))
+        first, *others = sorted(decision.reason for decision in decided)
+        reasons = f"{first}, and {len(others)} more" if others else first
         context.log.info("%s: %s", branch, reasons)
         yield dg.Output(branches[branch].make(rows), outputs[branch])
         yield dg.Output(None, output, metadata={"decision": branch, "reason": reasons})
 
-    return choice, _one_branch_check(asset, names, partitions_def)
+    return choice, _one_branch_check(asset, branches, names, partitions_def)
 
 
 _FEWEST = 2
 
 
 def _one_branch_check(
-    choice: dg.AssetKey, branches: Mapping[str, dg.AssetKey], partitions: dg.PartitionsDefinition
+    choice: dg.AssetKey,
+    branches: Mapping[str, Branch],
+    names: Mapping[str, dg.AssetKey],
+    partitions: dg.PartitionsDefinition,
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=choice,
@@ -215,21 +221,37 @@ def _one_branch_check(
         description="The rows of the partition are in exactly one of the branches, or there are none.",
         blocking=True,
         partitions_def=partitions,
+        required_resource_keys={way.io_manager_key for way in branches.values()},
     )
     def one_branch_has_it(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         # Not inputs: what rests on a branch is skipped with it.
-        rows = {
-            branch: sum(_rows(context, key, part) for part in context.partition_keys)
-            for branch, key in branches.items()
-        }
-        return dg.AssetCheckResult(passed=sum(map(bool, rows.values())) <= 1, metadata={"rows": rows})
+        rows = dict.fromkeys(branches, 0)
+        in_several = []
+        for part in context.partition_keys:
+            found = {b: _rows(context, way, names[b], part, partitions) for b, way in branches.items()}
+            rows = {branch: count + found[branch] for branch, count in rows.items()}
+            in_several += [part] if sum(map(bool, found.values())) > 1 else []
+        return dg.AssetCheckResult(passed=not in_several, metadata={"rows": rows, "in_several_branches": in_several})
 
     return one_branch_has_it
 
 
-def _rows(context: dg.AssetCheckExecutionContext, asset: dg.AssetKey, partition: str) -> int:
-    try:
-        stored = context.op_execution_context.load_asset_value(asset, python_type=pl.LazyFrame, partition_key=partition)
-    except (MissingTableError, MissingPartitionsError):
-        return 0
+def _rows(
+    context: dg.AssetCheckExecutionContext,
+    way: Branch,
+    asset: dg.AssetKey,
+    part: str,
+    partitions: dg.PartitionsDefinition,
+) -> int:
+    manager: dg.IOManager = getattr(context.resources, way.io_manager_key)
+    stored = manager.load_input(
+        dg.build_input_context(
+            asset_key=asset,
+            partition_key=part,
+            asset_partitions_def=partitions,
+            definition_metadata={"allow_missing_partitions": True},
+            dagster_type=dg.PythonObjectDagsterType(pl.LazyFrame),
+            upstream_output=dg.build_output_context(asset_key=asset, definition_metadata=dict(way.metadata)),
+        )
+    )
     return stored.select(pl.len()).collect().item()

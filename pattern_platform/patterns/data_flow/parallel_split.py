@@ -6,7 +6,7 @@ not stop the other, the input must not be computed twice, and someone must be ab
 Guarantee: :func:`parallel_split` refuses branches that do not rest on the parent alone, and returns the check that
 they agree. Each branch is an asset: its own retry, backfill, failure and table; the parent is materialized once and
 read by each. The check compares partition by partition, column by column, whatever the order of the rows, and looks
-again when either branch changes.
+again when either branch changes, as Dagster's own ``eager()`` notices.
 
 Limits: the check warns, it does not block: while one branch lags, the other is used. It compares all that the legacy
 branch stores, as text; ``as_legacy`` says how the new branch would have stored it, such as a struct as JSON. To write
@@ -70,12 +70,17 @@ def parallel_split(
         description=f"Partition by partition the same rows as {legacy.key.to_user_string()}.",
         partitions_def=new.partitions_def,
         additional_ins={"expected": dg.AssetIn(legacy.key, metadata={"allow_missing_partitions": True})},
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()),
     )
     def agrees(rows: pl.LazyFrame, expected: pl.LazyFrame) -> dg.AssetCheckResult:
         if not expected.collect_schema():
             return dg.AssetCheckResult(passed=False, severity=_WARN, description="the legacy branch is not there yet")
-        found, wanted = _counted(as_legacy(rows)), _counted(expected)
+        translated = as_legacy(rows)
+        columns = [sorted(frame.collect_schema()) for frame in (translated, expected)]
+        if columns[0] != columns[1]:
+            told = {"columns_here": columns[0], "columns_there": columns[1]}
+            return dg.AssetCheckResult(passed=False, severity=_WARN, metadata=told)
+        found, wanted = _counted(translated), _counted(expected)
         more, fewer = (
             one.join(other, on=one.columns, how="anti", nulls_equal=True)
             for one, other in ((found, wanted), (wanted, found))
@@ -94,5 +99,5 @@ _WARN = dg.AssetCheckSeverity.WARN
 
 def _counted(frame: pl.LazyFrame) -> pl.DataFrame:
     """How often each row is there."""
-    columns = sorted(frame.collect_schema())
-    return frame.select(columns).cast(pl.String).group_by(columns).len("rows").collect()
+    row = pl.struct(sorted(frame.collect_schema())).alias("row")
+    return frame.cast(pl.String).select(row).group_by("row").len("rows").collect()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from pattern_platform.errors import OutOfTurnError
-from pattern_platform.lake.partitions import in_order, previous_key
+from pattern_platform.lake.partitions import in_order, previous_key, refuse_unordered
 from pattern_platform.patterns.data_flow.concurrent_runner import refuse_name
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class SingleRunner:
             OutOfTurnError: The partition before those of the run is missing, failed or under way.
         """
         definition = context.assets_def.partitions_def
+        refuse_unordered(definition)
         first, *_ = in_order(context.partition_keys, definition)
         before = previous_key(first, definition)
         if before is None:
