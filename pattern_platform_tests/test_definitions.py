@@ -106,9 +106,11 @@ def test_the_shape_of_the_platform() -> None:
         assert spec.code_version, key
 
 
-def test_every_pattern_tag_names_a_module() -> None:
-    modules = {module.stem for module in (ROOT / "patterns").glob("*/*.py")}
-    assert {tag for _, tag in SHAPE.values()} <= modules
+def test_every_pattern_has_an_asset_that_shows_it_and_every_tag_names_a_module() -> None:
+    modules = {module.stem for module in (ROOT / "patterns").glob("*/*.py")} - {"__init__"}
+    specs = [spec for location in (defs, dashboards.defs) for spec in location.resolve_all_asset_specs()]
+    tags = {spec.tags["pattern_platform/pattern"] for spec in specs if "pattern_platform/pattern" in spec.tags}
+    assert tags == modules
 
 
 def test_every_derived_asset_has_a_blocking_check_of_its_own_partitions() -> None:

@@ -1,0 +1,45 @@
+"""A process of the orchestration cases: imports, or one run of the example's ingestion in an instance on the disk."""
+
+from __future__ import annotations
+
+import sys
+
+
+def _import_platform() -> None:
+    import pattern_platform.dashboards.definitions  # noqa: PLC0415
+    import pattern_platform.definitions  # noqa: F401, PLC0415
+
+
+def _import_bare() -> None:
+    import dagster  # noqa: F401, PLC0415
+    import dagster_deltalake  # noqa: F401, PLC0415
+    import deltalake  # noqa: F401, PLC0415
+    import duckdb  # noqa: F401, PLC0415
+    import polars  # noqa: F401, ICN001, PLC0415
+
+
+def _run(first: str, last: str) -> None:
+    import dagster as dg  # noqa: PLC0415
+
+    from pattern_platform.definitions import defs  # noqa: PLC0415
+
+    ends = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=[dg.AssetKey(["raw", "visits"])],
+            tags={"dagster/partition": first} if first == last else ends,
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    if not result.success:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["platform"]:
+            _import_platform()
+        case ["bare"]:
+            _import_bare()
+        case ["run", first, last]:
+            _run(first, last)
