@@ -14,16 +14,15 @@ from typing import Any, cast
 import dagster as dg
 import polars as pl
 
-from pattern_platform.errors import StaleStepError
+from pattern_platform.errors import InvalidFlowError, StaleStepError
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.whole_file import whole_file
 from pattern_platform.orchestration.tasks import Task
 
-OF_ASSET = "pattern_platform/asset"  # metadata of a step's output: the asset that the steps make
+# Metadata of a step's output: the asset that the steps make, and whether it has partitions.
+OF_ASSET, HAS_PARTITIONS = "pattern_platform/asset", "pattern_platform/has_partitions"
 _RECORD = "pattern_platform.step"
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _LONGEST_STEP = timedelta(days=1)
-_MOST_EVENTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Step(Task):
     Args:
         asset: Key of the asset, as a user writes it.
         step: Name of the step.
-        partition: Partition key; None without partitions, and for a run over several.
+        partition: Partition key; None without partitions.
     """
 
     asset: str
@@ -55,7 +54,17 @@ class StepsIOManager(dg.ConfigurableIOManager):
         return Path(self.root_uri, f"{step.key}.{run_id}.parquet")
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Keep what a step made."""
+        """Keep what a step made.
+
+        Raises:
+            InvalidFlowError: The run is over several partitions; no retry could tell which of them was made anew.
+        """
+        if context.definition_metadata[HAS_PARTITIONS] and not context.has_partition_key:
+            raise InvalidFlowError(
+                f"a run of {context.definition_metadata[OF_ASSET]!r} over several partitions was refused",
+                why="its steps are kept for the partition that they are of",
+                mend="launch a run for each, as a backfill does",
+            )
         step = _step_of(context, context.partition_key if context.has_partition_key else None)
         record = {"asset": step.asset, "partition": step.partition, "step": step.step, "run_id": context.run_id}
         path = self.path_of(step, context.run_id)
@@ -89,7 +98,7 @@ def steps_cleanup_asset(
 ) -> dg.AssetsDefinition:
     """What steps left, removed once nothing needs it.
 
-    A file is needed while its run is under way, and after a failure until its partitions were materialized by another
+    A file is needed while its run is under way, and after a failure until its partition was materialized by another
     run: till then it may be retried from there.
 
     Args:
@@ -128,14 +137,12 @@ def _is_needed(file: Path, record: dict[str, Any], instance: dg.DagsterInstance)
         return False
     if not run.is_finished:
         return True
-    parts = {part for part in map(run.tags.get, ("dagster/partition", *_RANGE)) if part}  # of a range its ends
     later = dg.AssetRecordsFilter(
         asset_key=dg.AssetKey.from_user_string(record["asset"]),
-        asset_partitions=sorted(parts) or None,
+        asset_partitions=[record["partition"]] if record["partition"] else None,
         after_timestamp=_modified(file).timestamp(),
     )
-    found = {event.partition_key for event in instance.fetch_materializations(later, limit=_MOST_EVENTS).records}
-    return not found or not parts <= found
+    return not instance.fetch_materializations(later, limit=1).records
 
 
 def _modified(file: Path) -> datetime:

@@ -52,6 +52,10 @@ def page_speed(context: dg.AssetExecutionContext, landing: LandingZone) -> pl.La
         raise UnreadableFileError(
             f"region {region!r} was refused", why=f"{file.name} is no file of pages and loads", mend="deliver it again"
         ) from error
+    if sum(rows.null_count().row(0)):
+        raise UnreadableFileError(
+            f"region {region!r} was refused", why=f"a line of {file.name} breaks off", mend="deliver it again"
+        )
     return rows.lazy().select(pl.lit(region).alias("region"), *_SCHEMA)
 
 

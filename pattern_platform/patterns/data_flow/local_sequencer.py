@@ -8,8 +8,9 @@ interest to somebody is an asset, with its lineage, checks and history. Inside a
 of functions: each is a step of the run, what it made is kept for the retry, and only the last result is the asset.
 What a reader sees is replaced by the last step alone, so until then it is as it was.
 
-Limits: inside an asset steps are linear, of one upstream asset; what a step hands on is a frame. A retry whose
-intermediate result another run made anew is refused, rather than mixed. What must be atomic belongs into one step.
+Limits: inside an asset steps are linear, of one upstream asset; what a step hands on is a frame, and a run takes one
+partition. A retry whose intermediate result another run made anew is refused, rather than mixed. What must be atomic
+belongs into one step.
 Everything in one function is a step, too: a retry repeats all of it (the tests show it as the counter-example).
 
 Shown by: ``aggregated/likes_by_post`` and after it ``aggregated/top_authors``, in two steps.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from pattern_platform.errors import InvalidFlowError
-from pattern_platform.orchestration.steps import OF_ASSET
+from pattern_platform.orchestration.steps import HAS_PARTITIONS, OF_ASSET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,8 @@ def step_sequence(
             why=f"they are called {', '.join(names)}" if names else "there are none",
             mend="give a function of its own name for each step",
         )
-    kept = dg.Out(io_manager_key=steps_io_manager_key, metadata={OF_ASSET: key.to_user_string()})
+    told = {OF_ASSET: key.to_user_string(), HAS_PARTITIONS: arguments.get("partitions_def") is not None}
+    kept = dg.Out(io_manager_key=steps_io_manager_key, metadata=told)
     outs = [*[kept] * (len(steps) - 1), dg.Out(io_manager_key=io_manager_key)]
     ops = [
         dg.op(name=f"{key.to_python_identifier()}__{step.__name__}", out=out, retry_policy=retry_policy)(step)
