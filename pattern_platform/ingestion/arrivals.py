@@ -63,5 +63,6 @@ def arrived(landing: Path, pattern: str) -> list[Arrival]:
         landing: Folder of all landed files.
         pattern: As of :func:`arrivals_sensor`.
     """
-    files = {file: file.stat() for file in sorted(landing.glob(pattern)) if not file.name.startswith(".")}
+    found = (file for file in sorted(landing.glob(pattern)) if file.is_file() and not file.name.startswith("."))
+    files = {file: file.stat() for file in found}
     return [Arrival(file.stem, stat.st_size, stat.st_mtime_ns) for file, stat in files.items()]

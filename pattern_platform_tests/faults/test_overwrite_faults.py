@@ -59,7 +59,7 @@ from pattern_platform import PatternPlatformError
 from pattern_platform.definitions import defs
 from pattern_platform.errors import TornCommitError
 from pattern_platform_tests.faults.bare import aside, child, commit_file
-from pattern_platform_tests.lake.tables import Table, assert_same_rows, contents, data_files, live_files
+from pattern_platform_tests.lake.tables import Table, assert_same_rows, contents, copied, data_files, live_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,7 +126,9 @@ def _materialize(root: Path, key: str, number: int, meeting: Any, done: Any) -> 
         done.put((table.write(step, key).version, n, key, number))
 
 
-@pytest.mark.parametrize("keys", ["abc", "aab", "aaa"])
+@pytest.mark.parametrize(
+    "keys", ["aab", pytest.param("abc", marks=pytest.mark.soak), pytest.param("aaa", marks=pytest.mark.soak)]
+)
 def test_f05_f28_three_ephemeral_materializations_at_once(tmp_path: Path, keys: str) -> None:
     """No queue and no pool is between them, the first round makes the table, and none waits for another's step."""
     spawn = multiprocessing.get_context("spawn")
@@ -150,13 +152,18 @@ def test_f05_f28_three_ephemeral_materializations_at_once(tmp_path: Path, keys: 
 # F19: power loss ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Table:
-    """Version 1 is partition a, version 2 is partition b."""
-    table = Table(tmp_path, KEYS)
+@pytest.fixture(scope="module")
+def two_keys(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    table = Table(tmp_path_factory.mktemp("keys"), KEYS)
     table.write(rows("a", 1), "a")
     table.write(rows("b", 2), "b")
     return table
+
+
+@pytest.fixture
+def table(tmp_path: Path, two_keys: Table) -> Table:
+    """Version 1 is partition a, version 2 is partition b."""
+    return copied(two_keys, tmp_path)
 
 
 def load(table: Table, key: str, **metadata: Any) -> pl.DataFrame:
@@ -374,13 +381,14 @@ def own_mounts(folder: Path) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs, and limits of file sizes")
-@pytest.mark.parametrize("what", ["disk", "file size"])
+@pytest.mark.parametrize("what", ["disk", pytest.param("file size", marks=pytest.mark.soak)])
 def test_f20_a_full_disk_leaves_the_table_as_it_was(tmp_path: Path, what: str) -> None:
-    """Whatever is the file that does not fit, of the data, of the log: the run fails and nothing is left of it."""
+    """Whatever is the file that does not fit, of the data, of the log: the run fails and nothing is left of it.
+
+    Where no file system can be mounted, the limit of file sizes stands in for the full disk, in the default suite too.
+    """
     wrap = own_mounts(tmp_path) if what == "disk" else []
-    if what == "disk" and not wrap:
-        pytest.skip("this process may not mount a file system")
-    run = child(FULL_DISK, what, tmp_path, wrap=wrap)
+    run = child(FULL_DISK, what if wrap else "file size", tmp_path, wrap=wrap)
     assert run.returncode == 0, run.stderr[-2000:]
     first, later = run.stdout.split()[-2:]
     for outcomes in (first, later):

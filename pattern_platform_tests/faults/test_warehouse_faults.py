@@ -175,7 +175,7 @@ def kill_loop(zygote: Zygote, root: Path, kind: str, kills: int, seed: int) -> C
 
 @each_kind
 def test_f07_f32_a_killed_run_leaves_the_old_state_or_the_new(zygote: Zygote, tmp_path: Path, kind: str) -> None:
-    kill_loop(zygote, tmp_path / "store", kind, kills=3, seed=1)
+    kill_loop(zygote, tmp_path / "store", kind, kills=2, seed=1)
 
 
 @pytest.mark.soak
@@ -241,10 +241,11 @@ def test_f20_a_file_operation_that_fails_leaves_the_old_state_or_the_new(
 
 
 @needs_compiler
-def test_f07_a_first_run_killed_at_each_file_operation(preloaded: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.soak)], ids=["every third", "each"])
+def test_f07_a_first_run_killed_at_each_file_operation(preloaded: Zygote, tmp_path: Path, step: int) -> None:
     """The file may be there already, and be none that DuckDB opens."""
     fault = {"by": "shim", **FAULTS["killed"]}
-    for k in range(1, _LONGEST):
+    for k in range(1, _LONGEST, step):
         root = tmp_path / str(k)
         root.mkdir()
         writer = preloaded.fork()

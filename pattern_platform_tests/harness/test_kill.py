@@ -237,7 +237,7 @@ def _life(table: Table, end: int) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_writer_leaves_the_old_table_or_the_new(zygote: Zygote, tmp_path: Path, kind: str) -> None:
     """F7, F8, F21, and F16 of the vacuum: a few kills of each writer."""
-    _run(zygote, tmp_path, kind, kills=6, seed=1)
+    _run(zygote, tmp_path, kind, kills=4, seed=1)
 
 
 @pytest.mark.soak

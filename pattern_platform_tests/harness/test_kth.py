@@ -172,7 +172,7 @@ def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
         yield zygote
 
 
-def some(count: int, seed: str, most: int = 3) -> list[int]:
+def some(count: int, seed: str, most: int = 2) -> list[int]:
     """A few of the operations, spread over all of them."""
     rng = random.Random(seed)
     return sorted({1 + int(count * (n + rng.random()) / most) for n in range(most)})

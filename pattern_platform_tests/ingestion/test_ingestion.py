@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -12,7 +13,11 @@ import pytest
 
 from pattern_platform.flights import assets as flights
 from pattern_platform.visits import assets as visits
+from pattern_platform.visits import devices, users
 from pattern_platform_tests.platform import DAY, Platform, errors, visit
+from pattern_platform_tests.test_demo import assert_the_same_tables, tables
+from pattern_platform_tests.test_structure import CHECKOUT
+from pattern_platform_tests.visits.blog import assets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,6 +204,28 @@ def test_a_range_is_cleaned_as_its_hours_are_one_by_one(platform: Platform) -> N
     for stage, rows in one_by_one.items():
         again = platform.rows(stage, "visits")
         assert again.sort(again.columns[0]).equals(rows.sort(rows.columns[0]))
+
+
+TWICE = {
+    "flights": (flights, "flights/date=2013-01-01", "2013-01-01", "2013-01-01"),
+    "users": (users, f"user_changes/date={DAY}", f"{DAY}-00:00", f"{DAY}-05:00"),
+    "devices": (devices, "device_updates", "2024-05-06", "2024-05-10"),
+}
+
+
+@pytest.mark.parametrize("source", TWICE)
+def test_a_source_from_its_files_to_its_last_table_twice(tmp_path: Path, source: str) -> None:
+    """X-2: row by row the same, but for versions and times; of the visits, the tests of their tables say so."""
+    module, landed, first, last = TWICE[source]
+    platform = Platform(tmp_path, assets_of([module]))
+    shutil.copytree(CHECKOUT / "data/landing" / landed, platform.landing / landed)
+    keys = [spec.key for definition in module.ASSETS for spec in definition.specs]
+    assert platform.run_range(keys, first, last).success
+    before = tables(tmp_path)
+    assert len(before) >= 4
+    assert before[f"lake/clean/{source}"].height > 5
+    assert platform.run_range(keys, first, last).success
+    assert_the_same_tables(tables(tmp_path), before)
 
 
 def test_a_file_without_header_is_refused_without_quoting_it(platform: Platform) -> None:

@@ -18,7 +18,7 @@ from pattern_platform.errors import CommitConflictError, TableLockedError
 from pattern_platform.lake import commit as commit_module
 from pattern_platform.lake import lock as lock_module
 from pattern_platform.lake.lock import table_lock
-from pattern_platform_tests.lake.tables import Table, assert_same_rows, data_files, live_files
+from pattern_platform_tests.lake.tables import Table, assert_same_rows, copied, data_files, live_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +30,17 @@ def rows(key: str, *values: int) -> pl.DataFrame:
     return pl.DataFrame({"moment": [key] * len(values), "n": values})
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Table:
-    table = Table(tmp_path, DEFINITION)
+@pytest.fixture(scope="module")
+def two_keys(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    table = Table(tmp_path_factory.mktemp("keys"), DEFINITION)
     table.write(rows("a", 1), "a")
     table.write(rows("b", 2), "b")
     return table
+
+
+@pytest.fixture
+def table(tmp_path: Path, two_keys: Table) -> Table:
+    return copied(two_keys, tmp_path)
 
 
 def fail_commit(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, landed: bool, times: int = 1) -> None:

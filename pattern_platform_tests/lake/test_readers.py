@@ -193,7 +193,7 @@ def test_statistics_never_hide_a_row(kind: str) -> None:
     dtype, strategy = COLUMNS[kind]
 
     @settings(
-        max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=NO_SHRINKING
+        max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=NO_SHRINKING
     )
     @given(st.lists(st.none() | strategy, min_size=1, max_size=8))
     def check(values: list[Any]) -> None:

@@ -43,6 +43,7 @@ from pattern_platform_tests.lake.tables import (
     as_kind,
     assert_same_rows,
     contents,
+    copied,
     failing,
     refused,
     without_memory,
@@ -65,13 +66,18 @@ def batch(*moments: dt.datetime | None, **columns: Any) -> pl.DataFrame:
     return frame.with_columns(**columns)
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Table:
-    """A table with one row in the hour of noon and one in the next."""
-    table = Table(tmp_path, HOURS)
+@pytest.fixture(scope="module")
+def two_hours(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    table = Table(tmp_path_factory.mktemp("hours"), HOURS)
     table.write(batch(), KEY)
     table.write(batch(NOON + dt.timedelta(hours=1)), "2024-05-06-13:00")
     return table
+
+
+@pytest.fixture
+def table(tmp_path: Path, two_hours: Table) -> Table:
+    """A table with one row in the hour of noon and one in the next."""
+    return copied(two_hours, tmp_path)
 
 
 # Rows that are not the partition's ----------------------------------------------------------------------------------

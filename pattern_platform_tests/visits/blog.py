@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
 
 from pattern_platform.visits import assets as visits
-from pattern_platform_tests.platform import errors
+from pattern_platform_tests.platform import Platform, errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
     from types import ModuleType
 
     import dagster as dg
-
-    from pattern_platform_tests.platform import Platform
 
 MONDAY, TUESDAY = "2024-05-06", "2024-05-07"
 
@@ -25,6 +25,12 @@ def assets_of(parts: Iterable[ModuleType]) -> list[Any]:
     """What some modules of the platform define: assets, checks and upkeep."""
     names = ("ASSETS", "CHECKS", "MAINTENANCE")
     return [definition for part in parts for name in names for definition in getattr(part, name, [])]
+
+
+def copied(folder: Path, to: Path, parts: Iterable[ModuleType]) -> Platform:
+    """A platform to go on from, with what is in a folder; views that name their files by path are not carried over."""
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    return Platform(to, assets_of(parts))
 
 
 HOURLY = [key for definition in visits.ASSETS for key in definition.keys if key != visits.visits_cube.key]

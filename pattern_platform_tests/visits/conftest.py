@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,7 @@ from pattern_platform.settings import Settings
 from pattern_platform.visits import assets
 from pattern_platform.visits.generator import write_days
 from pattern_platform_tests.platform import Platform
-from pattern_platform_tests.visits.blog import assets_of, ingest
+from pattern_platform_tests.visits.blog import assets_of, copied, ingest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,5 +31,4 @@ def blog(tmp_path: Path, _ingested: Path, request: pytest.FixtureRequest) -> Pla
 
     Dagster takes its time for each asset that it knows, in every run.
     """
-    shutil.copytree(_ingested, tmp_path, dirs_exist_ok=True)
-    return Platform(tmp_path, assets_of(request.module.PARTS))
+    return copied(_ingested, tmp_path, request.module.PARTS)

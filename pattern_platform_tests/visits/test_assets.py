@@ -28,6 +28,12 @@ def ingest(platform: Platform, hour: int, *, day: str = DAY) -> dg.ExecuteInProc
     return platform.run(HOURLY, f"{day}-{hour:02}:00")
 
 
+def ingest_hours(platform: Platform, first: int = 0, last: int = 23, *, day: str = DAY) -> None:
+    """Hours in one run, where no test asks what each run did: of a run for each of them, Dagster is the most."""
+    result = platform.run_range(HOURLY, f"{day}-{first:02}:00", f"{day}-{last:02}:00")
+    assert result.success, errors(result)
+
+
 def cube(platform: Platform, day: str = DAY) -> dg.ExecuteInProcessResult:
     return platform.run([visits.visits_cube.key], day)
 
@@ -49,7 +55,7 @@ def test_af_1_cube_of_three_visits(platform: Platform) -> None:
     for hour in range(24):
         if hour > 1:
             platform.land_visits(hour, [])
-        assert ingest(platform, hour).success
+    ingest_hours(platform)
     assert cube(platform).success
     rows = platform.rows(*CUBE).select("page", "user_id", "visits").rows()
     assert sorted(rows, key=str) == sorted(
@@ -65,7 +71,9 @@ def test_af_2_to_5_days_add_up_and_a_failed_hour_is_replayed_alone(platform: Pla
     for hour in range(24):
         if hour != 13:
             platform.land_visits(hour, ten(hour))
-    results = {hour: ingest(platform, hour) for hour in range(24)}
+    ingest_hours(platform, 0, 11)
+    results = {hour: ingest(platform, hour) for hour in (12, 13, 14)}
+    ingest_hours(platform, 15, 23)
 
     # AF-3: hour 13 failed alone, with an error that names file and partition; the day is refused.
     assert [hour for hour, result in results.items() if not result.success] == [13]
@@ -90,7 +98,7 @@ def test_af_2_to_5_days_add_up_and_a_failed_hour_is_replayed_alone(platform: Pla
     # AF-5: the next day has its own total.
     for hour in range(24):
         platform.land_visits(hour, ten(hour), day=NEXT_DAY)
-        assert ingest(platform, hour, day=NEXT_DAY).success
+    ingest_hours(platform, day=NEXT_DAY)
     assert cube(platform, NEXT_DAY).success
     assert grand_total(platform) == [240]
     assert grand_total(platform, NEXT_DAY) == [240]
@@ -105,7 +113,7 @@ def test_af_6_two_views_of_a_page_in_an_hour_are_two(platform: Platform) -> None
 def test_a_day_without_visits_has_an_empty_cube(platform: Platform) -> None:
     for hour in range(24):
         platform.land_visits(hour, [])
-        assert ingest(platform, hour).success
+    ingest_hours(platform)
     assert cube(platform).success
     assert platform.rows(*CUBE).is_empty()
 
@@ -114,11 +122,11 @@ def test_the_sum_of_the_hours_is_checked(platform: Platform) -> None:
     """The negative control of adds_up: a cube that lost rows is found."""
     for hour in range(24):
         platform.land_visits(hour, [("u1", "home")])
-        ingest(platform, hour)
-    cube(platform)
+    ingest_hours(platform)
+    assert cube(platform).success
     total = pl.read_delta(str(platform.lake.joinpath(*CUBE))).with_columns(visits=pl.lit(1, dtype=pl.Int64))
     total.write_delta(str(platform.lake.joinpath(*CUBE)), mode="overwrite")
     result = platform.run(dg.AssetSelection.checks_for_assets(visits.visits_cube), DAY)
-    (evaluation,) = result.get_asset_check_evaluations()
+    (evaluation,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "adds_up"]
     assert not evaluation.passed
     assert {name: value.value for name, value in evaluation.metadata.items()} == {"total": 1, "sum_of_parts": 24}

@@ -12,9 +12,11 @@ from pattern_platform.visits import assets as visits
 from pattern_platform.visits import billing as module
 from pattern_platform.visits.billing import CENTS_PER_IMPRESSION, CHECKS, ad_impressions, adds_up, billing
 from pattern_platform_tests.platform import errors, told
-from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, clean, correct, run
+from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, clean, copied, correct, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pattern_platform_tests.platform import Platform
 
 PARTS = (visits, module)
@@ -23,11 +25,18 @@ BOTH = [billing.key, ad_impressions.key]
 Rows = list[tuple[Any, ...]]
 
 
-@pytest.fixture
-def billed(blog: Platform) -> Platform:
+@pytest.fixture(scope="module")
+def _billed(tmp_path_factory: pytest.TempPathFactory, _ingested: Path) -> Path:
+    blog = copied(_ingested, tmp_path_factory.mktemp("billed"), PARTS)
     for day in (MONDAY, TUESDAY):
         run(blog, BOTH, day)
-    return blog
+    return blog.folder
+
+
+@pytest.fixture
+def billed(tmp_path: Path, _billed: Path) -> Platform:
+    """Both days were billed, each in a run of its own."""
+    return copied(_billed, tmp_path, PARTS)
 
 
 def expected(blog: Platform, day: str | None = None) -> Rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,25 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
-from pattern_platform.cli import app, console
+from pattern_platform.cli import app
+from pattern_platform.commands.console import console
 from pattern_platform.lake.maintenance import vacuum
 from pattern_platform.visits import assets as visits
 from pattern_platform.visits import catalogue as module
 from pattern_platform.visits import device_updates, devices
 from pattern_platform.visits.catalogue import CHECKS, MAINTENANCE, PUBLISHED_CATALOGUE, PUBLISHED_CUBE, device_catalogue
 from pattern_platform_tests.platform import Platform, errors, told
-from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, assets_of, clean, correct, fewer, run, succeeded
+from pattern_platform_tests.visits.blog import (
+    MONDAY,
+    TUESDAY,
+    assets_of,
+    clean,
+    copied,
+    correct,
+    fewer,
+    run,
+    succeeded,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,13 +60,22 @@ def _shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def released(folder: Path, to: Path) -> Platform:
+    shop = copied(folder, to, [devices, module])
+    succeeded(shop.run(RELEASE))  # in the copy: a view names the files of its version by their path
+    return shop
+
+
 @pytest.fixture
 def shop(tmp_path: Path, _shop: Path) -> Platform:
     """All days of devices as they were delivered first, and the first version of the catalogue."""
-    shutil.copytree(_shop, tmp_path, dirs_exist_ok=True)
-    shop = Platform(tmp_path, assets_of([devices, module]))
-    succeeded(shop.run(RELEASE))
-    return shop
+    return released(_shop, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, _shop: Path) -> Platform:
+    """The same, shared by the tests of what is refused and changes nothing."""
+    return released(_shop, tmp_path_factory.mktemp("untouched"))
 
 
 def correct_devices(shop: Platform) -> None:
@@ -163,17 +182,18 @@ def test_a_roll_back_by_the_config_of_a_run(shop: Platform) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 7, -1])
-def test_a_version_that_never_was_is_not_shown(shop: Platform, version: int) -> None:
-    (error,) = errors(shop.run([CATALOGUE], config={PUBLISHED_CATALOGUE.op.name: {"version": version}}))
+def test_a_version_that_never_was_is_not_shown(untouched: Platform, version: int) -> None:
+    (error,) = errors(untouched.run([CATALOGUE], config={PUBLISHED_CATALOGUE.op.name: {"version": version}}))
     assert error.startswith("MissingVersionError")
-    assert catalogue(shop) == expected_devices()
+    assert catalogue(untouched) == expected_devices()
+    assert shown(untouched) == [(1, "publish")]
 
 
-def test_config_of_another_kind_is_refused_before_anything_runs(shop: Platform) -> None:
+def test_config_of_another_kind_is_refused_before_anything_runs(untouched: Platform) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError):
-        shop.run([CATALOGUE], config={PUBLISHED_CATALOGUE.op.name: {"version": "one"}})
+        untouched.run([CATALOGUE], config={PUBLISHED_CATALOGUE.op.name: {"version": "one"}})
     with pytest.raises(dg.DagsterInvalidConfigError):
-        shop.run([OF_CATALOGUE.key], config={OF_CATALOGUE.op.name: {"keeps": 1}})
+        untouched.run([OF_CATALOGUE.key], config={OF_CATALOGUE.op.name: {"keeps": 1}})
 
 
 def test_a_view_that_shows_something_else_is_found(shop: Platform) -> None:
@@ -242,12 +262,13 @@ def test_the_versions_behind_a_name_are_listed(shop: Platform) -> None:
         (("published", "internal/device_catalogue"), "nothing was published"),
     ],
 )
-def test_what_the_commands_refuse(shop: Platform, arguments: tuple[str, ...], why: str) -> None:
-    before = shop.sql("catalogue", "SHOW ALL TABLES")["name"].to_list()
-    said = typed(shop, *arguments, exit_code=1)
+def test_what_the_commands_refuse(untouched: Platform, arguments: tuple[str, ...], why: str) -> None:
+    before = untouched.sql("catalogue", "SHOW ALL TABLES")["name"].to_list()
+    said = typed(untouched, *arguments, exit_code=1)
     assert "refused" in said
     assert why in said
-    assert shop.sql("catalogue", "SHOW ALL TABLES")["name"].to_list() == before
+    assert untouched.sql("catalogue", "SHOW ALL TABLES")["name"].to_list() == before
+    assert versions(untouched) == [1]
 
 
 def test_a_removed_version_is_neither_held_nor_shown(shop: Platform) -> None:

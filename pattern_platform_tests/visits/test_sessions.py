@@ -282,7 +282,7 @@ def test_a_session_ends_with_its_day(tmp_path: Path) -> None:
 
 @given(VISITS, st.lists(st.integers(0, 25), max_size=2))
 @example([("u1", 0.0, 0, "A"), ("u1", 0.0, 0, "B"), ("u1", 30.0, 60, "C")], [1, 2])
-@settings(QUICK, max_examples=7)
+@settings(QUICK, max_examples=4)
 def test_any_replay_of_a_growing_log_ends_in_the_same_sessions(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, float, int, str]], cuts: list[int]
 ) -> None:

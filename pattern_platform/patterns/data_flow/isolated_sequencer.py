@@ -28,7 +28,7 @@ import dagster as dg
 import dataframely as dy
 import polars as pl
 
-from pattern_platform.errors import BrokenContractError
+from pattern_platform.errors import BrokenContractError, InvalidFlowError
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import read_commits, tip_of
 from pattern_platform.lake.log import refuse_torn
@@ -153,6 +153,12 @@ def _partitions_of(tags: Mapping[str, str], partitions: dg.PartitionsDefinition 
     first, last = (tags.get(tag) for tag in _RANGE)
     if first and last:
         return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
+    if _PARTITION not in tags:
+        raise InvalidFlowError(
+            "a run of the job that is followed was refused",
+            why="it has no partition, and the job that follows it has",
+            mend="give both jobs the same partitions, or none",
+        )
     return [tags[_PARTITION]]
 
 

@@ -12,8 +12,9 @@ rows are left out.
 
 Limits: as :mod:`aligned_fan_in`. Failures count up to three assets upstream. A backfill of hours and days together
 never requests the day of a failed hour: backfill the hours, then the days, or let the condition pick them up. A run
-retry that is still to come looks like a failure: a correction follows when it succeeds. A run over several partitions
-is refused, because each may take another branch.
+retry that is still to come looks like a failure: a correction follows when it succeeds. A run that was canceled is no
+failure: the partition waits for the next. A run over several partitions is refused, because each may take another
+branch.
 
 Shown by: ``aggregated/visits_estimate``, the cube of a day before its last hour is in.
 """

@@ -47,6 +47,7 @@ from pattern_platform.errors import (
 from pattern_platform.patterns.idempotency.keyed_idempotency import KeyedIdempotencyIOManager
 from pattern_platform_tests.lake.tables import (
     FRAME_KINDS,
+    NO_RESOURCES,
     as_kind,
     assert_same_rows,
     loaded_by,
@@ -158,6 +159,7 @@ class Asset:
             partition_key=partition,
             asset_partitions_def=self.definition,
             run_id="run",
+            resources=NO_RESOURCES,
         )
         self.manager.handle_output(context, value)
         return {name: getattr(told, "value", told) for name, told in context.consume_logged_metadata().items()}
@@ -500,7 +502,7 @@ class Scenarios:
 
     # Replays ----------------------------------------------------------------------------------------------------------
 
-    @settings(QUICK, max_examples=4)
+    @settings(QUICK, max_examples=2)
     @given(log=logs(), data=st.data())
     def test_any_order_repetition_and_split_of_runs_leaves_the_same(
         self, backend: Backend, log: pl.DataFrame, data: st.DataObject

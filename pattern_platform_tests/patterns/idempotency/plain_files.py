@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pattern_platform_tests.lake.tables import loaded_by, range_tags, shared_instance
+from pattern_platform_tests.lake.tables import NO_RESOURCES, loaded_by, range_tags, shared_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,6 +89,7 @@ class Files:
             definition_metadata=self.declared,
             partition_key=partition,
             asset_partitions_def=self.definition,
+            resources=NO_RESOURCES,
         )
         self.manager.handle_output(context, value)
         return {name: getattr(value, "value", value) for name, value in context.consume_logged_metadata().items()}

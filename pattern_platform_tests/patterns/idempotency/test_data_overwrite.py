@@ -24,6 +24,7 @@ from pattern_platform_tests.lake.tables import (
     Written,
     assert_same_rows,
     contents,
+    copied,
     data_files,
     live_files,
     shared_instance,
@@ -65,13 +66,18 @@ def devices_table(root: Path, **changes: Any) -> Table:
     return Table(root, DAYS, "execution_time", key=("devices",), **changes)
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Table:
-    """DO-1: four days, one after another."""
-    table = devices_table(tmp_path)
+@pytest.fixture(scope="module")
+def four_days(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    table = devices_table(tmp_path_factory.mktemp("days"))
     for day in DEVICES:
         table.write(devices(day), day)
     return table
+
+
+@pytest.fixture
+def table(tmp_path: Path, four_days: Table) -> Table:
+    """DO-1: four days, one after another."""
+    return copied(four_days, tmp_path)
 
 
 def rows_of_days(table: Table) -> dict[str, int]:

@@ -32,7 +32,7 @@ Step = tuple[str, Any, Any]
 
 NO_SHRINKING = (Phase.explicit, Phase.generate)  # a history costs too much to repeat it hundreds of times
 FAST = settings(
-    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=NO_SHRINKING
+    max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=NO_SHRINKING
 )
 
 rows = st.lists(

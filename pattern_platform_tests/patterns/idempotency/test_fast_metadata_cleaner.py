@@ -55,6 +55,7 @@ from pattern_platform_tests.patterns.idempotency.warehouse_tables import (
     Warehouse,
     days,
     ids_of,
+    kept_open,
     killed,
     power_cut,
     refused,
@@ -1234,13 +1235,12 @@ steps = st.tuples(
 HISTORY = [(3, 1, 2, ""), (4, 1, 2, ""), (4, 1, 1, ""), (3, 1, 1, ""), (4, 1, 1, ""), (3, 2, 2, "load"), (3, 2, 2, "")]
 
 
-@settings(QUICK, max_examples=10)
+@settings(QUICK, max_examples=5)
 @given(st.lists(steps, min_size=3, max_size=9), st.sampled_from(METHODS))
 @example(HISTORY, "drop")
 @example(HISTORY, "truncate")
 def test_any_order_and_repetition_of_runs_equals_the_model(history: list[Step], method: Method) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        table = store(Path(folder), method=method)
+    with tempfile.TemporaryDirectory() as folder, kept_open(store(Path(folder), method=method)) as table:
         model = Model()
         for number, step in enumerate(history):
             play(table, model, number, step)

@@ -24,7 +24,7 @@ from pattern_platform.errors import (
     UnsupportedStorageError,
 )
 from pattern_platform.patterns.idempotency.keyed_idempotency_files import KeyedFilesIOManager
-from pattern_platform_tests.lake.tables import FRAME_KINDS, as_kind
+from pattern_platform_tests.lake.tables import FRAME_KINDS, NO_RESOURCES, as_kind
 from pattern_platform_tests.patterns.idempotency.plain_files import ODD_KEYS, Files, kill, refused, rows_of
 from pattern_platform_tests.patterns.idempotency.warehouse_tables import QUICK, power_cut
 
@@ -96,13 +96,14 @@ def test_odd_partition_keys_are_files_of_their_own_inside_the_folder(tmp_path: P
     for number, key in enumerate(ODD_KEYS):
         context = dg.build_input_context(
             asset_key=files.key,
-            upstream_output=dg.build_output_context(definition_metadata=files.declared),
+            upstream_output=dg.build_output_context(definition_metadata=files.declared, resources=NO_RESOURCES),
             asset_partitions_def=files.definition,
             partition_key=key,
             asset_partition_key_range=dg.PartitionKeyRange(key, key),
             definition_metadata={},
             dagster_type=dg.PythonObjectDagsterType(pl.DataFrame),
             name="rows",
+            resources=NO_RESOURCES,
         )
         loaded = files.manager.load_input(context)
         assert isinstance(loaded, pl.DataFrame)

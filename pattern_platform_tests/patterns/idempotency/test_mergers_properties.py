@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 NO_SHRINKING = (Phase.explicit, Phase.generate)  # a history costs too much to repeat it hundreds of times
 FAST = settings(
-    max_examples=9,
+    max_examples=5,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -188,5 +188,5 @@ class Loads(RuleBasedStateMachine):
                 assert not Path(uri).exists()
 
 
-Loads.TestCase.settings = settings(QUICK, max_examples=5, stateful_step_count=12)
+Loads.TestCase.settings = settings(QUICK, max_examples=3, stateful_step_count=12)
 TestAnyOrder = Loads.TestCase

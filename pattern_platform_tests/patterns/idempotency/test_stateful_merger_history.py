@@ -771,7 +771,7 @@ batches = st.dictionaries(st.sampled_from("abc"), change, max_size=3)
 runs = st.lists(st.tuples(st.integers(5, 9), batches), max_size=7)
 
 
-@settings(QUICK, max_examples=10)
+@settings(QUICK, max_examples=5)
 @given(runs, st.booleans())
 def test_any_runs_equal_their_model_and_the_stateful_merger_of_delta_lake(
     steps: list[tuple[int, Batch]],

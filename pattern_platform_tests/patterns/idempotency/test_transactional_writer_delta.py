@@ -600,7 +600,7 @@ def failing_at(fault: str | None) -> Iterator[None]:
             yield
 
 
-@settings(QUICK, max_examples=15)
+@settings(QUICK, max_examples=8)
 @given(steps)
 def test_any_runs_leave_each_partition_once(history: list[Any]) -> None:
     """Each partition holds what the first run that committed it brought."""

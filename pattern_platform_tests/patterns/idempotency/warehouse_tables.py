@@ -46,6 +46,7 @@ class Warehouse:
     options: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     key: tuple[str, ...] = ("warehouse", "visits")
+    keeps: list[duckdb.DuckDBPyConnection] | None = None  # for kept_open
 
     @property
     def database(self) -> Path:
@@ -86,7 +87,11 @@ class Warehouse:
         return self._materialize(self.asset(value, single_run=True), tags=range_tags(first, last))
 
     def _materialize(self, asset: dg.AssetsDefinition, **run: Any) -> dict[str, Any]:
-        result = dg.materialize([asset], instance=shared_instance(), resources={"io_manager": self.manager}, **run)
+        try:
+            result = dg.materialize([asset], instance=shared_instance(), resources={"io_manager": self.manager}, **run)
+        finally:
+            if self.keeps == [] and self.database.exists():
+                self.keeps.append(duckdb.connect(str(self.database), config=CONFIG))
         (*_, event) = result.get_asset_materialization_events()
         metadata = event.step_materialization_data.materialization.metadata
         return {name: value.value for name, value in metadata.items()}
@@ -166,6 +171,25 @@ class Warehouse:
             views = "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal"
             found["views"] = sorted(connection.execute(views).fetchall())
         return found
+
+
+@contextmanager
+def kept_open(table: Warehouse) -> Iterator[Warehouse]:
+    """A table whose file this process holds from its first run on: DuckDB takes longer to open a file than a run does.
+
+    For long histories; what there is at their end is what there is when the file was closed and is opened anew.
+    """
+    keeps: list[duckdb.DuckDBPyConnection] = []
+    table = table.with_(keeps=keeps)
+    try:
+        yield table
+        before = table.contents()
+        while keeps:
+            keeps.pop().close()
+        assert table.contents() == before
+    finally:
+        while keeps:
+            keeps.pop().close()
 
 
 def days(*batches: tuple[str, int], **columns: object) -> pl.DataFrame:
