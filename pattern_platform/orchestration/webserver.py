@@ -147,14 +147,13 @@ class Webserver:
             answer = requests.post(
                 f"{self.url}/graphql", json={"query": document, "variables": variables}, timeout=_TIMEOUT_SECONDS
             )
-            answer.raise_for_status()
+            body = answer.json()  # also where the status is an error: it says which
         except requests.RequestException as error:
             raise BackfillError(
                 f"the webserver at {self.url} was asked in vain",
                 why=str(error),
                 mend="start it (`make dev`), or say where it is with --url",
             ) from error
-        body = answer.json()
         if body.get("errors"):
             raise BackfillError(
                 f"the webserver at {self.url} refused a query", why=body["errors"][0]["message"], mend="see its log"

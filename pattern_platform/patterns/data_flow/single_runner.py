@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 PREFIX = "single_runner/"
 BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
-_DONE = "MATERIALIZED"
+_DONE, _PLANNED = "MATERIALIZED", "IN_PROGRESS"
+_RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class SingleRunner:
             return
         found = context.instance.get_status_by_partition(context.asset_key, [before], definition) or {}
         status = found.get(before)
-        if status is not None and status.name == _DONE:
+        if status is not None and (status.name == _DONE or (status.name == _PLANNED and _waits(context, before))):
             return
         name = context.asset_key.to_user_string()
         raise OutOfTurnError(
@@ -89,6 +90,22 @@ class SingleRunner:
             + (f"is {status.name.lower().replace('_', ' ')}" if status else "was never materialized"),
             mend=f"materialize that one first: dg launch --assets {name} --partition {before}",
         )
+
+
+def _waits(context: AssetExecutionContext, partition: str) -> bool:
+    """Whether a partition is there, and a run that would make it anew has not begun: it only waits in the queue."""
+    running = context.instance.get_run_records(dg.RunsFilter(statuses=_RUNNING))
+    for run in (record.dagster_run for record in running):
+        # A run of a whole job, or of dg.materialize, names no assets: it counts when it may be of the partition.
+        of_asset = context.asset_key in run.asset_selection if run.asset_selection else _may_be_of(run, partition)
+        if of_asset and run.run_id != context.run_id:
+            return False
+    made = dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=[partition])
+    return bool(context.instance.fetch_materializations(made, limit=1).records)
+
+
+def _may_be_of(run: dg.DagsterRun, partition: str) -> bool:
+    return run.tags.get("dagster/partition", partition) == partition
 
 
 def single_runner(name: str) -> SingleRunner:
