@@ -98,7 +98,7 @@ def _waits(context: AssetExecutionContext, partition: str) -> bool:
     for run in (record.dagster_run for record in running):
         # A run of a whole job, or of dg.materialize, names no assets: it counts when it may be of the partition.
         of_asset = context.asset_key in run.asset_selection if run.asset_selection else _may_be_of(run, partition)
-        if of_asset and run.run_id != context.run_id:
+        if of_asset and run.run_id != context.run.run_id:
             return False
     made = dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=[partition])
     return bool(context.instance.fetch_materializations(made, limit=1).records)
