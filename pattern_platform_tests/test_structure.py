@@ -108,10 +108,10 @@ def pattern_rows() -> list[list[str]]:
 
 
 def test_the_readme_names_every_pattern_with_its_module_asset_and_test() -> None:
-    from pattern_platform import dashboards, definitions  # noqa: PLC0415
+    from pattern_platform.dashboards.definitions import defs as dashboards  # noqa: PLC0415
+    from pattern_platform.definitions import defs as platform  # noqa: PLC0415
 
-    locations = (definitions.defs, dashboards.definitions.defs)
-    assets = {spec.key.to_user_string() for defs in locations for spec in defs.resolve_all_asset_specs()}
+    assets = {spec.key.to_user_string() for defs in (platform, dashboards) for spec in defs.resolve_all_asset_specs()}
     rows = pattern_rows()
     modules = {module.stem for module in (ROOT / "patterns").glob("*/*.py") if module.name != "__init__.py"}
     assert {Path(row[1]).stem for row in rows} == modules

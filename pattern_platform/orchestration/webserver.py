@@ -154,9 +154,12 @@ class Webserver:
                 why=str(error),
                 mend="start it (`make dev`), or say where it is with --url",
             ) from error
-        if body.get("errors"):
+        errors = body.get("errors") if isinstance(body, dict) else None
+        if errors or not isinstance(body, dict) or not body.get("data"):
             raise BackfillError(
-                f"the webserver at {self.url} refused a query", why=body["errors"][0]["message"], mend="see its log"
+                f"the webserver at {self.url} refused a query",
+                why=errors[0]["message"] if errors else "it answers, but not as Dagster does",
+                mend="see its log, or say where Dagster is with --url",
             )
         return body["data"]
 
