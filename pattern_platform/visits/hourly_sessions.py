@@ -36,7 +36,7 @@ _SCHEMA = pl.Schema(
     description="Sessions that an hour found open or opened, as they were at its end. Each is closed in one hour.",
     group_name="aggregated",
     owners=["team:web"],
-    tags={"pattern_platform/pattern": "single_runner", **SESSIONS.tags},
+    tags={"pattern_platform/pattern": "single_runner", "dagster/max_runtime": "1800", **SESSIONS.tags},  # others wait
     pool=SESSIONS.pool,
     kinds={"polars", "deltalake"},
     code_version="1",
@@ -59,7 +59,7 @@ _SCHEMA = pl.Schema(
             is_open="Whether a visit of the next hour may belong to it.",
         ),
     },
-    automation_condition=aligned_fan_in(LOOKBACK),
+    automation_condition=aligned_fan_in(LOOKBACK, replayed=dg.AssetKey(_KEY)),
 )
 def sessions_by_hour(context: dg.AssetExecutionContext, visits: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
     """Carry the open sessions from hour to hour, in the order of the hours."""
@@ -102,4 +102,5 @@ def sessions_after(hour: datetime, before: pl.DataFrame, visits: pl.DataFrame) -
 
 
 ASSETS = [sessions_by_hour]
+REPLAYS = SESSIONS.replays(sessions_by_hour)
 CHECKS = [unique_check(sessions_by_hour.key, ["hour", "user_id", "first_append"], HOURS)]

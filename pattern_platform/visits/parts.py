@@ -25,5 +25,5 @@ ASSETS = [asset for part in (*INGESTED, *DERIVED, page_speed) for asset in part.
 CHECKS = [check for part in (*INGESTED, *DERIVED) for check in part.CHECKS]
 JOBS = [part.INGEST for part in INGESTED]
 SCHEDULES = [part.SCHEDULE for part in INGESTED]
-SENSORS = [page_speed.ARRIVALS]
+SENSORS = [page_speed.ARRIVALS, hourly_sessions.REPLAYS]
 MAINTENANCE = [*warehouse.MAINTENANCE, *catalogue.MAINTENANCE, *likes.MAINTENANCE]

@@ -29,7 +29,7 @@ def assets_of(parts: Iterable[ModuleType]) -> list[Any]:
 
 def copied(folder: Path, to: Path, parts: Iterable[ModuleType]) -> Platform:
     """A platform to go on from, with what is in a folder; views that name their files by path are not carried over."""
-    shutil.copytree(folder, to, dirs_exist_ok=True)
+    shutil.copytree(folder, to, dirs_exist_ok=True, symlinks=True)
     return Platform(to, assets_of(parts))
 
 

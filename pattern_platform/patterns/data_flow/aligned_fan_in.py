@@ -20,17 +20,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster import AutomationCondition
+from dagster import AssetSelection, AutomationCondition
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from dagster import AssetKey
 
-def aligned_fan_in(lookback: timedelta) -> AutomationCondition:
+
+def aligned_fan_in(lookback: timedelta, *, replayed: AssetKey | None = None) -> AutomationCondition:
     """Run when all mapped upstream partitions are there, and again when one of them changes.
 
     Args:
         lookback: How old a partition may be, counted back from the end of the newest one, to be run or corrected.
+        replayed: An upstream asset whose changes are no reason to run again: the asset itself, where it rests on its
+            own earlier partition and something else replays what follows (:meth:`SingleRunner.replays`).
     """
     first_run = AutomationCondition.newly_missing().since(
         AutomationCondition.newly_requested() | AutomationCondition.newly_updated()
@@ -38,6 +42,8 @@ def aligned_fan_in(lookback: timedelta) -> AutomationCondition:
     # A request settles the corrections before it, but not one that is seen in the same tick; and a partition that is
     # updated does not say whether the update saw a correction that came meanwhile, so it settles none.
     corrected = AutomationCondition.any_deps_updated()
+    if replayed:
+        corrected = corrected.ignore(AssetSelection.assets(replayed))
     correction = corrected.since(AutomationCondition.newly_requested() & ~corrected)
     failed_check = AutomationCondition.any_checks_match(AutomationCondition.check_failed(), blocking_only=True)
     return (

@@ -63,6 +63,7 @@ def after_job(
         monitored_jobs=[dg.JobSelector(location, "__repository__", upstream_job)],
         request_job=job,
         default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=10,
     )
     def after(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest]:
         run = context.dagster_run

@@ -10,16 +10,16 @@ The guard refuses partition N when N-1 is missing, failed or under way, also for
 
 Limits: the guard asks the instance, so a run with an instance of its own (``dg.materialize`` without one) knows no
 partition before the first. Runs that are launched by hand in the wrong order are refused, not reordered. Nothing
-keeps a process that uses neither queue nor instance from writing: that is the IO manager's lock. A corrected partition
-is followed by the later ones one at a time.
+keeps a process that uses neither queue nor instance from writing: that is the IO manager's lock. Partitions that have
+become stale are replayed by the sensor, as far as the last thousand materializations tell.
 
 Shown by: ``sessions/by_hour``, which carries open sessions from hour to hour.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import cast
 
 import dagster as dg
 
@@ -27,13 +27,12 @@ from pattern_platform.errors import OutOfTurnError
 from pattern_platform.lake.partitions import in_order, previous_key, refuse_unordered
 from pattern_platform.patterns.data_flow.concurrent_runner import refuse_name
 
-if TYPE_CHECKING:
-    from dagster import AssetExecutionContext
-
 PREFIX = "single_runner/"
 BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 _DONE, _PLANNED = "MATERIALIZED", "IN_PROGRESS"
+_EVENTS_LOOKED_AT = 1_000
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_NOT_FINISHED = [*_RUNNING, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class SingleRunner:
         """
         return dg.AssetDep(asset, partition_mapping=BEFORE)
 
-    def refuse_out_of_turn(self, context: AssetExecutionContext) -> None:
+    def refuse_out_of_turn(self, context: dg.AssetExecutionContext) -> None:
         """The guard: the first thing that the asset does.
 
         Args:
@@ -91,8 +90,48 @@ class SingleRunner:
             mend=f"materialize that one first: dg launch --assets {name} --partition {before}",
         )
 
+    def replays(self, asset: dg.AssetsDefinition) -> dg.SensorDefinition:
+        """The sensor that replays the partitions after a corrected one, in few runs.
 
-def _waits(context: AssetExecutionContext, partition: str) -> bool:
+        A condition would do it, too, one partition at a tick, and for a correction of many partitions each of them
+        again after each other one. Here a run takes as many as the asset allows, and the next follows it.
+
+        Args:
+            asset: The asset; its condition is ``aligned_fan_in(lookback, replayed=<its key>)``.
+
+        Raises:
+            InvalidMetadataError: Its partitions have no order.
+        """
+        refuse_unordered(asset.partitions_def)
+        key, policy = asset.key, asset.backfill_policy
+        definition = cast("dg.PartitionsDefinition", asset.partitions_def)
+
+        @dg.sensor(
+            name=f"{key.to_python_identifier()}__replays",
+            description=f"Replays the partitions of {key.to_user_string()} that are older than the one before them.",
+            target=[asset],
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
+        def replays(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+            under_way = dg.RunsFilter(tags=self.tags, statuses=_NOT_FINISHED)
+            if context.instance.get_run_records(under_way, limit=1):
+                return dg.SkipReason("a run is under way")
+            made = _newest(context.instance, key)
+            stale = _stale(in_order(list(made), definition), made, definition)
+            if not stale:
+                return dg.SkipReason("every partition was made after the one before it")
+            keys = stale[: (policy.max_partitions_per_run or len(stale)) if policy else 1]
+            ends = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+            return dg.RunRequest(
+                run_key=f"{keys[0]} {made[keys[0]]} {keys[-1]}",  # a replay that fails is not repeated by itself
+                asset_selection=[key],
+                tags=ends if len(keys) > 1 else {"dagster/partition": keys[0]},
+            )
+
+        return replays
+
+
+def _waits(context: dg.AssetExecutionContext, partition: str) -> bool:
     """Whether a partition is there, and a run that would make it anew has not begun: it only waits in the queue."""
     running = context.instance.get_run_records(dg.RunsFilter(statuses=_RUNNING))
     for run in (record.dagster_run for record in running):
@@ -119,3 +158,24 @@ def single_runner(name: str) -> SingleRunner:
     """
     refuse_name(name)
     return SingleRunner(name)
+
+
+def _newest(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, int]:
+    """The partitions that were made of late, each with the number of its last event."""
+    events = instance.fetch_materializations(asset, limit=_EVENTS_LOOKED_AT).records
+    made: dict[str, int] = {}
+    for event in events:  # the newest first
+        made.setdefault(str(event.partition_key), event.storage_id)
+    return made
+
+
+def _stale(keys: Sequence[str], made: Mapping[str, int], definition: dg.PartitionsDefinition) -> list[str]:
+    """The first partition that is older than the one before it, and those that follow without a hole."""
+    stale: list[str] = []
+    for before, key in pairwise(keys):
+        if previous_key(key, definition) != before:
+            if stale:
+                break
+        elif stale or made[before] > made[key]:
+            stale.append(key)
+    return stale

@@ -103,7 +103,6 @@ def test_odd_partition_keys_are_files_of_their_own_inside_the_folder(tmp_path: P
             definition_metadata={},
             dagster_type=dg.PythonObjectDagsterType(pl.DataFrame),
             name="rows",
-            resources=NO_RESOURCES,
         )
         loaded = files.manager.load_input(context)
         assert isinstance(loaded, pl.DataFrame)
