@@ -5,9 +5,10 @@ What a table holds is asked of delta-rs, never of the platform, so that the orac
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
-from dagster._core.definitions.scoped_resources_builder import ScopedResourcesBuilder
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
@@ -32,7 +32,9 @@ FRAME_KINDS: tuple[type, ...] = (pl.LazyFrame, pl.DataFrame, pa.Table, pa.Record
 
 # For the context of an output that is built by hand: where it is given none, it makes an instance of Dagster to find
 # that there is none, which takes longer than a run.
-NO_RESOURCES: Any = ScopedResourcesBuilder().build(None)
+_held = ExitStack()
+atexit.register(_held.close)
+NO_RESOURCES: Any = _held.enter_context(dg.build_resources({}))
 
 _threads = threading.local()
 
