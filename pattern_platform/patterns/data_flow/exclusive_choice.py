@@ -249,7 +249,6 @@ def _rows(
             asset_key=asset,
             partition_key=part,
             asset_partitions_def=partitions,
-            resources=context.resources,  # where it is given none, it makes an instance to find that there is none
             definition_metadata={"allow_missing_partitions": True},
             dagster_type=dg.PythonObjectDagsterType(pl.LazyFrame),
             upstream_output=dg.build_output_context(asset_key=asset, definition_metadata=dict(way.metadata)),
