@@ -25,11 +25,15 @@ _FIRST, _DAYS, _ROWS_AN_HOUR = date(2024, 5, 6), 7, 20
 _HOURS, _PER_RUN = _DAYS * 24, 24
 _GOAL_IMPORTS, _GOAL_BACKFILL = 1.15, 1 / 20
 _BUDGET_MS = 10.0  # a partition
+_LOCATIONS = {
+    "pattern_platform": "pattern_platform.definitions",
+    "dashboards": "pattern_platform.dashboards.definitions",
+}
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Import both code locations; run a week of hours at once; backfill them in runs of a day, and hour by hour."""
+    """Import each code location; run a week of hours at once; backfill them in runs of a day, and hour by hour."""
     landing = bench.folder / "data" / "landing"
     write_days(landing, _FIRST, days=_DAYS, rows_per_hour=_ROWS_AN_HOUR, seed=1)
     home = bench.folder / "home"
@@ -44,9 +48,19 @@ def run(bench: Bench) -> Iterator[Row]:
             "PATTERN_PLATFORM_VISITS_DAYS": str(_DAYS),
         }
     )
-    imports = alternate({"ours": lambda _: program("platform"), "bare": lambda _: program("bare")}, bench.rounds)
+    imports = alternate(
+        {
+            "bare": lambda _: program("import"),
+            "dataframely": lambda _: program("import", "dataframely"),
+            **{name: lambda _, module=module: program("import", module) for name, module in _LOCATIONS.items()},
+        },
+        bench.rounds,
+    )
     libraries = "dagster, polars, deltalake, duckdb, dagster_deltalake"
-    yield Row("import both code locations", f"import {libraries}", imports["ours"], imports["bare"], _GOAL_IMPORTS)
+    for name in _LOCATIONS:
+        what = f"import the code location {name}"
+        yield Row(what, f"import {libraries}", imports[name], imports["bare"], _GOAL_IMPORTS)
+        yield Row(what, "these, and dataframely with SQLAlchemy", imports[name], imports["dataframely"])
 
     at_once = alternate(_week_at_once(bench.folder, landing), bench.rounds)
     added = [

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import sys
-
-
-def _import_platform() -> None:
-    import pattern_platform.dashboards.definitions  # noqa: PLC0415
-    import pattern_platform.definitions  # noqa: F401, PLC0415
+from importlib import import_module
 
 
 def _import_bare() -> None:
@@ -37,9 +33,9 @@ def _run(first: str, last: str) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["platform"]:
-            _import_platform()
-        case ["bare"]:
+        case ["import", *more]:
             _import_bare()
+            for module in more:
+                import_module(module)
         case ["run", first, last]:
             _run(first, last)
