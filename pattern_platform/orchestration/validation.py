@@ -9,6 +9,8 @@ import dagster as dg
 from pattern_platform.errors import InvalidMetadataError, PatternPlatformError
 from pattern_platform.lake.io_manager import DeltaIOManager
 
+_UNNAMED = "io_manager"  # what an asset has that names none; one without a value is stored by nobody then
+
 
 @runtime_checkable
 class _Refuses(Protocol):
@@ -37,6 +39,7 @@ def validate_definitions(defs: dg.Definitions) -> dg.Definitions:
         for definition in defs.assets or ()
         if isinstance(definition, dg.AssetsDefinition) and definition.is_executable
         for key in definition.keys
+        if definition.get_io_manager_key_for_asset_key(key) == _UNNAMED
         if definition.node_def.output_def_named(definition.get_output_name_for_asset_key(key)).dagster_type.is_nothing
     }
     specs = [

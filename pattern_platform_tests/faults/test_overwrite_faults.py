@@ -472,10 +472,11 @@ def test_f25_one_that_is_would_be_found(source: str) -> None:
 # F30, F31: paths ----------------------------------------------------------------------------------------------------
 
 
-def returns_no_value(asset: dg.AssetsDefinition) -> bool:
-    """Whether the function says that it hands nothing to an IO manager."""
-    hint = inspect.signature(asset.node_def.compute_fn.decorated_fn).return_annotation
-    return str(hint).rstrip("'>").endswith(("MaterializeResult", "None"))
+def returns_no_value(asset: dg.AssetsDefinition, key: dg.AssetKey) -> bool:
+    """Whether the function says that it hands nothing of an asset to an IO manager."""
+    output = asset.node_def.output_def_named(asset.get_output_name_for_asset_key(key))
+    hint = inspect.signature(asset.get_op_def_for_asset_key(key).compute_fn.decorated_fn).return_annotation
+    return output.dagster_type.is_nothing or str(hint).rstrip("'>").endswith(("MaterializeResult", "None"))
 
 
 def test_f30_nothing_of_the_platform_is_pickled() -> None:
@@ -484,10 +485,11 @@ def test_f30_nothing_of_the_platform_is_pickled() -> None:
     assert not [name for name, value in resources.items() if isinstance(value, dg.FilesystemIOManager)]
     graph = defs.resolve_asset_graph()
     handed = [
-        (key, asset.node_def.output_def_named(output).io_manager_key)
+        (key, asset.get_io_manager_key_for_asset_key(key))
         for asset in graph.assets_defs
-        if asset.is_executable and not returns_no_value(asset)
-        for output, key in asset.keys_by_output_name.items()
+        if asset.is_executable
+        for key in asset.keys
+        if not returns_no_value(asset, key)
     ]
     assert len(handed) > 5
     assert not [key for key, manager in handed if manager not in resources]
