@@ -15,6 +15,7 @@ import dagster as dg
 import polars as pl
 
 from benchmarks.measure import Bench, Row, Sample, alternate, timed
+from pattern_platform.orchestration.partition_tags import partition_tags
 from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
 from pattern_platform.visits.generator import write_days
 
@@ -110,13 +111,12 @@ def _week_at_once(folder: Path, landing: Path) -> dict[str, Callable[[int], Samp
     def week() -> pl.DataFrame:
         return _read(files)
 
-    last = f"{_FIRST + timedelta(days=_DAYS - 1)}-23:00"
-    ends = {"dagster/asset_partition_range_start": f"{_FIRST}-00:00", "dagster/asset_partition_range_end": last}
+    tags = partition_tags(f"{_FIRST}-00:00", f"{_FIRST + timedelta(days=_DAYS - 1)}-23:00")
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
     def materialized(number: int) -> None:
         lake = DataOverwriteIOManager(root_uri=str(folder / f"lake_{number}"))
-        dg.materialize([week], tags=ends, resources={"lake": lake}, run_config=quiet)
+        dg.materialize([week], tags=tags, resources={"lake": lake}, run_config=quiet)
 
     return {
         "ours": timed(materialized, lambda number: number),

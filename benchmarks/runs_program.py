@@ -18,12 +18,12 @@ def _run(first: str, last: str) -> None:
     import dagster as dg  # noqa: PLC0415
 
     from pattern_platform.definitions import defs  # noqa: PLC0415
+    from pattern_platform.orchestration.partition_tags import partition_tags  # noqa: PLC0415
 
-    ends = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.get() as instance:
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             asset_selection=[dg.AssetKey(["raw", "visits"])],
-            tags={"dagster/partition": first} if first == last else ends,
+            tags=partition_tags(first, last),
             instance=instance,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pattern_platform.dashboards.definitions import defs as dashboards
 from pattern_platform.definitions import defs as platform
 from pattern_platform.demo.report import Report
+from pattern_platform.orchestration.partition_tags import partition_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,12 +35,11 @@ class Runs:
 
     def run(self, assets: Sequence[dg.AssetKey], partition: str | None = None) -> None:
         """Run assets, for a partition where they have some."""
-        self._execute(assets, {"dagster/partition": partition} if partition else {}, partition or "")
+        self._execute(assets, partition_tags(partition, partition) if partition else {}, partition or "")
 
     def run_range(self, assets: Sequence[dg.AssetKey], keys: Sequence[str]) -> None:
         """Partitions that follow each other in one run, as a backfill of a single run does."""
-        ends = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-        self._execute(assets, ends, keys[-1])
+        self._execute(assets, partition_tags(keys[0], keys[-1]), keys[-1])
 
     def each(self, assets: Sequence[dg.AssetKey], partitions: Sequence[str]) -> None:
         """A run for each partition."""

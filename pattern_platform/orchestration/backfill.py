@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pattern_platform.errors import BackfillError
 from pattern_platform.lake.checks import listed
+from pattern_platform.orchestration.partition_tags import partition_tags
 from pattern_platform.orchestration.tasks import Task
 
 if TYPE_CHECKING:
@@ -46,10 +47,7 @@ class Stretch(Task):
     @property
     def tags(self) -> dict[str, str]:
         """What tells Dagster the partitions, and the backfill the stretch."""
-        if self.first == self.last:
-            return {"dagster/partition": self.first, STRETCH: self.key}
-        ends = {"dagster/asset_partition_range_start": self.first, "dagster/asset_partition_range_end": self.last}
-        return {**ends, STRETCH: self.key}
+        return {**partition_tags(self.first, self.last), STRETCH: self.key}
 
 
 @dataclass(frozen=True)

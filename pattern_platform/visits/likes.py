@@ -6,6 +6,8 @@ landing/likes -> raw/likes -> clean/likes -> aggregated/likes_by_post -> aggrega
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
@@ -23,6 +25,15 @@ from pattern_platform.visits.like_files import HEADER
 
 BEST_POSTS, TOP_AUTHORS = 3, 10
 _LIKED = {"day": "The day, in UTC.", "author": "Who wrote the posts."}
+_STEP: dict[str, Any] = {
+    "group_name": "aggregated",
+    "owners": ["team:web"],
+    "tags": {"pattern_platform/pattern": "local_sequencer"},
+    "kinds": {"polars", "deltalake"},
+    "code_version": "1",
+    "partitions_def": DAYS,
+    "automation_condition": aligned_fan_in(LOOKBACK),
+}
 
 LIKES = Dataset(
     name="likes",
@@ -40,19 +51,13 @@ LIKES = Dataset(
 @dg.asset(
     key=["aggregated", "likes_by_post"],
     description="Likes of a day by post.",
-    group_name="aggregated",
-    owners=["team:web"],
-    tags={"pattern_platform/pattern": "local_sequencer"},
-    kinds={"polars", "deltalake"},
-    code_version="1",
-    partitions_def=DAYS,
     ins={"likes": dg.AssetIn(["clean", "likes"], metadata={"columns": ["liked_at", "author", "post"]})},
     io_manager_key="data_overwrite",
     metadata={
         "partition_expr": "day",
         "dagster/column_schema": described(**_LIKED, post="Which post.", likes="Number of likes."),
     },
-    automation_condition=aligned_fan_in(LOOKBACK),
+    **_STEP,
 )
 def likes_by_post(likes: pl.LazyFrame) -> pl.LazyFrame:
     """Count the likes."""
@@ -79,19 +84,13 @@ top_authors = step_sequence(
     key=dg.AssetKey(["aggregated", "top_authors"]),
     io_manager_key="data_overwrite",
     description="The ten authors whose three most liked posts of a day are liked most.",
-    group_name="aggregated",
-    owners=["team:web"],
-    tags={"pattern_platform/pattern": "local_sequencer"},
-    kinds={"polars", "deltalake"},
-    code_version="1",
-    partitions_def=DAYS,
     metadata={
         "partition_expr": "day",
         "dagster/column_schema": described(
             **_LIKED, rank="From 1, the most liked.", mean_likes="Mean likes of the author's three most liked posts."
         ),
     },
-    automation_condition=aligned_fan_in(LOOKBACK),
+    **_STEP,
 )
 
 ASSETS = [

@@ -12,7 +12,7 @@ Limits: the limit itself stands in ``dagster.yaml``; the tag's value states it, 
 two. The queue is asked when runs are launched, not by ``dg.materialize`` or ``dg launch``, which execute in their own
 process. Nothing is shared between partitions: what they write must be safe side by side, as the IO managers here are.
 
-Shown by: ``raw/page_speed``, measured in many regions, three of which are ingested at a time.
+Shown by: ``raw/page_speed``, measured in many regions, two of which are ingested at a time.
 """
 
 from __future__ import annotations

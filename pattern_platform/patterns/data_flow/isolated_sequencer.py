@@ -33,10 +33,9 @@ from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import read_commits, tip_of
 from pattern_platform.lake.log import refuse_torn
 from pattern_platform.orchestration.checks import same_type
+from pattern_platform.orchestration.partition_tags import PARTITION, RANGE_END, RANGE_START
 
 UPSTREAM_RUN = "pattern_platform/upstream_run_id"
-_PARTITION = "dagster/partition"
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _EVENTS_PER_TICK = 100
 
 
@@ -97,17 +96,17 @@ def delta_commit_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def commits(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        logged = (file.stem for file in directory.glob("_delta_log/*.json"))
-        newest = max((int(version) for version in logged if version.isdecimal()), default=-1)
+        versions = (file.stem for file in directory.glob("_delta_log/*.json"))
+        newest = max((int(version) for version in versions if version.isdecimal()), default=-1)
         seen, tip = json.loads(context.cursor) if context.cursor else (-1, "")
         is_known = 0 <= seen <= newest and _tip(directory, seen) in (tip, None)
         if newest < 0 or (is_known and seen == newest):
             return dg.SkipReason(f"no commit after version {seen} of {directory}")
         after = seen if is_known else -1  # another table has taken its place, or this is the first look
         refuse_torn(directory, after, newest)
-        commits = list(read_commits(directory, after, newest))
-        changes = [version for version, _, changed in commits if changed]
-        if len(commits) < newest - after:  # the log was cleaned up: what the table is now, whatever led there
+        logged = list(read_commits(directory, after, newest))
+        changes = [version for version, _, changed in logged if changed]
+        if len(logged) < newest - after:  # the log was cleaned up: what the table is now, whatever led there
             changes = changes[-1:] or [newest]
         elif not is_known:
             changes = changes[-1:]
@@ -151,16 +150,16 @@ def promised(rows: pl.LazyFrame, contract: type[dy.Schema], provider: dg.AssetKe
 def _partitions_of(tags: Mapping[str, str], partitions: dg.PartitionsDefinition | None) -> list[str]:
     if partitions is None:
         return [""]
-    first, last = (tags.get(tag) for tag in _RANGE)
-    if first and last:
-        return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
-    if _PARTITION not in tags:
+    if RANGE_START in tags:
+        ends = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
+        return list(partitions.get_partition_keys_in_range(ends))
+    if PARTITION not in tags:
         raise InvalidFlowError(
             "a run of the job that is followed was refused",
             why="it has no partition, and the job that follows it has",
             mend="give both jobs the same partitions, or none",
         )
-    return [tags[_PARTITION]]
+    return [tags[PARTITION]]
 
 
 def _tip(table: Path, version: int) -> str | None:

@@ -13,7 +13,7 @@ partition before the first. Runs that are launched by hand in the wrong order ar
 keeps a process that uses neither queue nor instance from writing: that is the IO manager's lock. Partitions that have
 become stale are replayed by the sensor, as far as the last thousand materializations tell.
 
-Shown by: ``sessions/by_hour``, which carries open sessions from hour to hour.
+Shown by: ``aggregated/sessions_by_hour``, which carries open sessions from hour to hour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ import dagster as dg
 
 from pattern_platform.errors import OutOfTurnError
 from pattern_platform.lake.partitions import in_order, previous_key, refuse_unordered
+from pattern_platform.orchestration.partition_tags import PARTITION, partition_tags
 from pattern_platform.patterns.data_flow.concurrent_runner import refuse_name
 
 PREFIX = "single_runner/"
@@ -121,11 +122,10 @@ class SingleRunner:
             if not stale:
                 return dg.SkipReason("every partition was made after the one before it")
             keys = stale[: (policy.max_partitions_per_run or len(stale)) if policy else 1]
-            ends = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
             return dg.RunRequest(
                 run_key=f"{keys[0]} {made[keys[0]]} {keys[-1]}",  # a replay that fails is not repeated by itself
                 asset_selection=[key],
-                tags=ends if len(keys) > 1 else {"dagster/partition": keys[0]},
+                tags=partition_tags(keys[0], keys[-1]),
             )
 
         return replays
@@ -144,7 +144,7 @@ def _waits(context: dg.AssetExecutionContext, partition: str) -> bool:
 
 
 def _may_be_of(run: dg.DagsterRun, partition: str) -> bool:
-    return run.tags.get("dagster/partition", partition) == partition
+    return run.tags.get(PARTITION, partition) == partition
 
 
 def single_runner(name: str) -> SingleRunner:
