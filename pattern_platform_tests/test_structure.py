@@ -100,6 +100,17 @@ def test_pattern_modules_open_with_problem_guarantee_and_limits() -> None:
             assert part in docstring, (module, part)
 
 
+def test_pattern_modules_name_assets_that_show_them() -> None:
+    from pattern_platform.dashboards.definitions import defs as dashboards  # noqa: PLC0415
+    from pattern_platform.definitions import defs as platform  # noqa: PLC0415
+
+    assets = {spec.key.to_user_string() for defs in (platform, dashboards) for spec in defs.resolve_all_asset_specs()}
+    for module in (ROOT / "patterns").glob("*/*.py"):
+        docstring = ast.get_docstring(ast.parse(module.read_text())) or ""
+        named = set(re.findall(r"``(\w+/\w+)``", docstring.partition("Shown by:")[2]))
+        assert named <= assets, module
+
+
 def pattern_rows() -> list[list[str]]:
     """The rows of the README's pattern table: pattern, module, asset, test."""
     lines = (CHECKOUT / "README.md").read_text().splitlines()

@@ -87,8 +87,12 @@ def test_a_backfill_survives_daemons_killed_at_any_moment(stack: Stack) -> None:
         backfill = stack.backfill(["interrupted"], DAYS)
         for _ in range(4):
             end = time.monotonic() + random.uniform(0, 6)
-            while time.monotonic() < end and stack.backfill_status(backfill) == "REQUESTED":
-                time.sleep(0.1)
+            stack.wait(
+                lambda end=end, backfill=backfill: (
+                    time.monotonic() >= end or stack.backfill_status(backfill) != "REQUESTED"
+                ),
+                "the moment of a kill",
+            )
             stack.restart_daemon()
         assert stack.wait_for_backfill(backfill) == ["COMPLETED_SUCCESS"], number
         runs = stack.runs(asset="interrupted", dagster__backfill=backfill)

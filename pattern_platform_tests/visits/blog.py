@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+import polars as pl
 from deltalake import DeltaTable
 
 from pattern_platform.visits import assets as visits
@@ -15,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from types import ModuleType
-
-    import dagster as dg
 
 MONDAY, TUESDAY = "2024-05-06", "2024-05-07"
 
@@ -31,6 +32,40 @@ def copied(folder: Path, to: Path, parts: Iterable[ModuleType]) -> Platform:
     """A platform to go on from, with what is in a folder; views that name their files by path are not carried over."""
     shutil.copytree(folder, to, dirs_exist_ok=True, symlinks=True)
     return Platform(to, assets_of(parts))
+
+
+def both_days(folder: Path, to: Path, parts: Iterable[ModuleType], keys: Sequence[dg.AssetKey]) -> Path:
+    """A folder to go on from, in which assets ran for both days, each in a run of its own."""
+    blog = copied(folder, to, parts)
+    for day in (MONDAY, TUESDAY):
+        run(blog, keys, day)
+    return blog.folder
+
+
+def written_visits(partitions: dg.PartitionsDefinition, log: Callable[[], pl.DataFrame]) -> dg.AssetsDefinition:
+    """Clean visits that a test puts into the log, in place of those that come in from files."""
+
+    @dg.asset(
+        key=["clean", "visits"],
+        partitions_def=partitions,
+        io_manager_key="data_overwrite",
+        metadata={"partition_expr": "append_time"},
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def visits() -> pl.DataFrame:
+        return log()
+
+    return visits
+
+
+def cube_by_hand(blog: Platform, day: str | None = None) -> Counter[tuple[Any, ...]]:
+    """The cube of a day, or of all, counted one visit after the other."""
+    counted: Counter[tuple[Any, ...]] = Counter()
+    for row in clean(blog, day):
+        for page in (row["page"], None):
+            for user in (row["user_id"], None):
+                counted[row["append_time"].date(), page, user] += 1
+    return counted
 
 
 HOURLY = [key for definition in visits.ASSETS for key in definition.keys if key != visits.visits_cube.key]

@@ -12,7 +12,7 @@ from pattern_platform.visits import assets as visits
 from pattern_platform.visits import billing as module
 from pattern_platform.visits.billing import CENTS_PER_IMPRESSION, CHECKS, ad_impressions, adds_up, billing
 from pattern_platform_tests.platform import errors, told
-from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, clean, copied, correct, run
+from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, both_days, clean, copied, correct, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +27,7 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture(scope="module")
 def _billed(tmp_path_factory: pytest.TempPathFactory, _ingested: Path) -> Path:
-    blog = copied(_ingested, tmp_path_factory.mktemp("billed"), PARTS)
-    for day in (MONDAY, TUESDAY):
-        run(blog, BOTH, day)
-    return blog.folder
+    return both_days(_ingested, tmp_path_factory.mktemp("billed"), PARTS, BOTH)
 
 
 @pytest.fixture

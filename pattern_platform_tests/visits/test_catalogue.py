@@ -25,9 +25,9 @@ from pattern_platform_tests.visits.blog import (
     MONDAY,
     TUESDAY,
     assets_of,
-    clean,
     copied,
     correct,
+    cube_by_hand,
     fewer,
     run,
     succeeded,
@@ -298,15 +298,6 @@ def cubes(blog: Platform) -> Platform:
     return blog
 
 
-def expected_cube(blog: Platform, day: str | None = None) -> Counter[tuple[Any, ...]]:
-    counted: Counter[tuple[Any, ...]] = Counter()
-    for row in clean(blog, day):
-        for page in (row["page"], None):
-            for user in (row["user_id"], None):
-                counted[row["append_time"].date(), page, user] += 1
-    return counted
-
-
 def cube(blog: Platform) -> Counter[tuple[Any, ...]]:
     rows = blog.sql("catalogue", "FROM catalogue.published.visits_cube SELECT day, page, user_id, visits").rows()
     assert len({row[:3] for row in rows}) == len(rows)
@@ -314,7 +305,7 @@ def cube(blog: Platform) -> Counter[tuple[Any, ...]]:
 
 
 def test_the_audited_cube_is_shown_while_a_later_day_is_written(cubes: Platform) -> None:
-    monday = expected_cube(cubes, MONDAY)
+    monday = cube_by_hand(cubes, MONDAY)
     assert cube(cubes) == monday
     chosen = dg.AssetSelection.assets(visits.visits_cube.key).without_checks()
     succeeded(cubes.run(chosen, TUESDAY))
@@ -323,12 +314,12 @@ def test_the_audited_cube_is_shown_while_a_later_day_is_written(cubes: Platform)
     assert cubes.evaluate(CUBE_ADDS_UP).passed
     assert cube(cubes) == monday
     succeeded(cubes.run([CUBE]))
-    assert cube(cubes) == expected_cube(cubes)
+    assert cube(cubes) == cube_by_hand(cubes)
     assert shown(cubes, "visits_cube") == [(1, "publish"), (2, "publish")]
 
 
 def test_a_reader_keeps_the_version_with_which_it_began(cubes: Platform) -> None:
-    monday = expected_cube(cubes, MONDAY).total()
+    monday = cube_by_hand(cubes, MONDAY).total()
     with duckdb.connect(str(cubes.warehouse / "catalogue.duckdb"), config={"custom_user_agent": "dagster"}) as reader:
         reader.begin()
         count = "SELECT sum(visits) FROM catalogue.published.visits_cube"
@@ -337,14 +328,14 @@ def test_a_reader_keeps_the_version_with_which_it_began(cubes: Platform) -> None
         succeeded(cubes.run([CUBE]))
         assert reader.execute(count).fetchall() == [(monday,)]
         reader.commit()
-        assert reader.execute(count).fetchall() == [(expected_cube(cubes).total(),)]
+        assert reader.execute(count).fetchall() == [(cube_by_hand(cubes).total(),)]
 
 
 def test_the_cube_twice(cubes: Platform) -> None:
     """X-2: the same rows, and a roll back to the version before as it was."""
     run(cubes, [visits.visits_cube.key], MONDAY)
     succeeded(cubes.run([CUBE]))
-    assert cube(cubes) == expected_cube(cubes, MONDAY)
+    assert cube(cubes) == cube_by_hand(cubes, MONDAY)
 
 
 def test_a_corrected_cube_is_rolled_back(cubes: Platform) -> None:
@@ -352,7 +343,7 @@ def test_a_corrected_cube_is_rolled_back(cubes: Platform) -> None:
     correct(cubes, MONDAY, 10, fewer)
     run(cubes, [visits.visits_cube.key], MONDAY)
     succeeded(cubes.run([CUBE]))
-    assert cube(cubes) == expected_cube(cubes, MONDAY) != before
+    assert cube(cubes) == cube_by_hand(cubes, MONDAY) != before
     succeeded(cubes.run([CUBE], config={PUBLISHED_CUBE.op.name: {"version": 1}}))
     assert cube(cubes) == before
 
@@ -387,6 +378,6 @@ def test_what_is_shown_of_the_cube_outlives_a_vacuum_and_a_retention(cubes: Plat
     vacuum(cubes.lake / "aggregated/visits_cube", retention=dt.timedelta(0), longest_run=dt.timedelta(0))
     assert cube(cubes) == before
     succeeded(cubes.run([CUBE]))
-    assert cube(cubes) == expected_cube(cubes, MONDAY)
+    assert cube(cubes) == cube_by_hand(cubes, MONDAY)
     (error,) = errors(cubes.run([CUBE], config={PUBLISHED_CUBE.op.name: {"version": 2}}))
     assert error.startswith("MissingVersionError")

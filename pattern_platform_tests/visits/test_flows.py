@@ -22,7 +22,7 @@ from pattern_platform.visits.migration import visits_file, visits_table
 from pattern_platform.visits.page_speed_files import PAGES, write_regions
 from pattern_platform_tests.lake.tables import contents
 from pattern_platform_tests.platform import Platform, errors, told
-from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, assets_of, ingest, succeeded
+from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, assets_of, ingest, succeeded, written_visits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -181,18 +181,8 @@ class Log(Platform):
     """Assets that are made of clean visits."""
 
     def __init__(self, folder: Path, definitions: Sequence[Any], log: Sequence[Visit]) -> None:
-        @dg.asset(
-            key=["clean", "visits"],
-            partitions_def=HOURS,
-            io_manager_key="data_overwrite",
-            metadata={"partition_expr": "append_time"},
-            backfill_policy=dg.BackfillPolicy.single_run(),
-        )
-        def written() -> pl.DataFrame:
-            return pl.DataFrame(self.log, schema=LOG)
-
-        self.written = written
-        super().__init__(folder, [written, *definitions])
+        self.written = written_visits(HOURS, lambda: pl.DataFrame(self.log, schema=LOG))
+        super().__init__(folder, [self.written, *definitions])
         self.append(log, f"{MONDAY}-00:00", f"{TUESDAY}-23:00")
 
     def append(self, log: Sequence[Visit], first: str, last: str) -> None:

@@ -22,7 +22,7 @@ from pattern_platform.visits.sessions import GAP, sessions_of
 from pattern_platform_tests.lake.tables import contents
 from pattern_platform_tests.patterns.idempotency.warehouse_tables import QUICK
 from pattern_platform_tests.platform import Platform, errors, told
-from pattern_platform_tests.visits.blog import succeeded
+from pattern_platform_tests.visits.blog import succeeded, written_visits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -168,19 +168,8 @@ class Hours(Platform):
 
     def __init__(self, folder: Path, log: Log = (), last: int = 23) -> None:
         self.log: pl.DataFrame = frame([])
-
-        @dg.asset(
-            key=["clean", "visits"],
-            partitions_def=HOURS,
-            io_manager_key="data_overwrite",
-            metadata={"partition_expr": "append_time"},
-            backfill_policy=dg.BackfillPolicy.single_run(),
-        )
-        def visits() -> pl.DataFrame:
-            return self.log
-
-        self.visits = visits
-        super().__init__(folder, [visits, *module.ASSETS, *module.CHECKS])
+        self.visits = written_visits(HOURS, lambda: self.log)
+        super().__init__(folder, [self.visits, *module.ASSETS, *module.CHECKS])
         self.instance = dg.DagsterInstance.ephemeral()
         if log:
             self.append(log, 0, last)

@@ -25,7 +25,7 @@ from pattern_platform.visits.assets import DAYS
 from pattern_platform.visits.sessions import exported_sessions, sessions, sessions_of
 from pattern_platform_tests.patterns.idempotency.warehouse_tables import QUICK
 from pattern_platform_tests.platform import Platform, errors, told
-from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, clean, correct, run, succeeded
+from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, clean, correct, run, succeeded, written_visits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -149,19 +149,8 @@ class Blog(Platform):
 
     def __init__(self, folder: Path) -> None:
         self.log: pl.DataFrame = frame([])
-
-        @dg.asset(
-            key=["clean", "visits"],
-            partitions_def=DAYS,
-            io_manager_key="data_overwrite",
-            metadata={"partition_expr": "append_time"},
-            backfill_policy=dg.BackfillPolicy.single_run(),
-        )
-        def visits() -> pl.DataFrame:
-            return self.log
-
-        self.visits = visits
-        super().__init__(folder, [visits, *module.ASSETS, *module.CHECKS])
+        self.visits = written_visits(DAYS, lambda: self.log)
+        super().__init__(folder, [self.visits, *module.ASSETS, *module.CHECKS])
 
     def append(self, visits: Iterable[Visit], *days: str) -> None:
         """The log now holds these visits of some days."""

@@ -15,7 +15,19 @@ from pattern_platform.visits import assets as visits
 from pattern_platform.visits import warehouse as module
 from pattern_platform.visits.warehouse import CHECKS, MAINTENANCE, exported_hours, visits_by_week, visits_cube
 from pattern_platform_tests.platform import errors, told
-from pattern_platform_tests.visits.blog import MONDAY, TUESDAY, clean, copied, correct, fewer, ingest, run, succeeded
+from pattern_platform_tests.visits.blog import (
+    MONDAY,
+    TUESDAY,
+    both_days,
+    clean,
+    copied,
+    correct,
+    cube_by_hand,
+    fewer,
+    ingest,
+    run,
+    succeeded,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,10 +44,7 @@ ADDS_UP, NOBODY_WAITS, TOTAL, UNIQUE = CHECKS
 
 @pytest.fixture(scope="module")
 def _week(tmp_path_factory: pytest.TempPathFactory, _ingested: Path) -> Path:
-    blog = copied(_ingested, tmp_path_factory.mktemp("week"), PARTS)
-    for day in (MONDAY, TUESDAY):
-        run(blog, [visits_by_week.key], day)
-    return blog.folder
+    return both_days(_ingested, tmp_path_factory.mktemp("week"), PARTS, [visits_by_week.key])
 
 
 @pytest.fixture
@@ -46,10 +55,7 @@ def week(tmp_path: Path, _week: Path) -> Platform:
 
 @pytest.fixture(scope="module")
 def _shown(tmp_path_factory: pytest.TempPathFactory, _ingested: Path) -> Path:
-    blog = copied(_ingested, tmp_path_factory.mktemp("shown"), PARTS)
-    for day in (MONDAY, TUESDAY):
-        run(blog, EVERYTHING, day)
-    return blog.folder
+    return both_days(_ingested, tmp_path_factory.mktemp("shown"), PARTS, EVERYTHING)
 
 
 @pytest.fixture
@@ -75,15 +81,6 @@ def in_cube(blog: Platform) -> Counter[tuple[Any, ...]]:
     rows = blog.sql("cubes", f"FROM {CUBE}").select("day", "page", "user_id", "visits").rows()
     assert len({row[:3] for row in rows}) == len(rows)
     return Counter({row[:3]: row[3] for row in rows})
-
-
-def expected_cube(blog: Platform, day: str | None = None) -> Counter[tuple[Any, ...]]:
-    counted: Counter[tuple[Any, ...]] = Counter()
-    for row in clean(blog, day):
-        for page in (row["page"], None):
-            for user in (row["user_id"], None):
-                counted[row["append_time"].date(), page, user] += 1
-    return counted
 
 
 def in_files(blog: Platform, day: str) -> Counter[tuple[Any, ...]]:
@@ -135,7 +132,7 @@ def test_cube_and_files_twice(shown: Platform) -> None:
     for days in ((), (TUESDAY, MONDAY)):
         for day in days:
             run(shown, EVERYTHING, day)
-        assert in_cube(shown) == expected_cube(shown)
+        assert in_cube(shown) == cube_by_hand(shown)
         for day in (MONDAY, TUESDAY):
             assert in_files(shown, day) == expected_files(shown, day)
             assert in_files(shown, day).total() == len(clean(shown, day))
@@ -148,7 +145,7 @@ def test_a_cube_of_a_day_that_was_never_made_is_refused(blog: Platform) -> None:
     run(blog, EVERYTHING, MONDAY)
     result = blog.run([visits_cube.key], TUESDAY)
     assert errors(result)[0].startswith("MissingPartitionsError")
-    assert in_cube(blog) == expected_cube(blog, MONDAY)
+    assert in_cube(blog) == cube_by_hand(blog, MONDAY)
 
 
 # Corrections ----------------------------------------------------------------------------------------------------------
@@ -159,7 +156,7 @@ def test_a_corrected_day_changes_its_cube_and_its_files_alone(shown: Platform) -
     before = in_cube(shown)
     correct(shown, MONDAY, 10, fewer)
     run(shown, EVERYTHING, MONDAY)
-    assert in_cube(shown) == expected_cube(shown) != before
+    assert in_cube(shown) == cube_by_hand(shown) != before
     assert in_files(shown, MONDAY) == expected_files(shown, MONDAY)
     assert in_files(shown, TUESDAY) == tuesday
 

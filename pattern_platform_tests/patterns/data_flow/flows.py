@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from pattern_platform.orchestration.steps import StepsIOManager
 from pattern_platform.patterns.idempotency.keyed_idempotency_files import KeyedFilesIOManager
 from pattern_platform.patterns.idempotency.transactional_writer_delta import TransactionalAppendIOManager
 from pattern_platform_tests.lake.tables import Table, range_tags, shared_instance
+from pattern_platform_tests.patterns.data_flow.ticks import Ticks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,32 +176,23 @@ class Flow:
         return Ran(result)
 
 
-class Daemon:
+class Daemon(Ticks):
     """The sensor that evaluates automation conditions, tick by tick."""
 
     def __init__(self, flow: Flow) -> None:
         checks = [asset for asset in flow.assets if isinstance(asset, dg.AssetChecksDefinition)]
         assets = [asset for asset in flow.assets if asset not in checks]
-        self.defs = dg.Definitions(assets, asset_checks=checks, resources=stores(flow.root))
-        self.instance, self.cursor = dg.DagsterInstance.ephemeral(), None
+        super().__init__(dg.Definitions(assets, asset_checks=checks, resources=stores(flow.root)))
 
     def requested(self) -> dict[str, list[str]]:
         """What the next tick requests: partitions by asset, or by ``asset:check``."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own tester selects with a beta parameter
-            result = dg.evaluate_automation_conditions(self.defs, self.instance, cursor=self.cursor)
-        self.cursor = result.cursor
         requested = {
             found.key.to_user_string(): sorted(
                 str(key) for key in found.true_subset.expensively_compute_partition_keys()
             )
-            for found in result.results
+            for found in self.tick().results
         }
         return {key: partitions for key, partitions in requested.items() if partitions}
-
-    def happened(self, asset: str, partition: str) -> None:
-        event = dg.AssetMaterialization(asset.split("/"), partition=partition)
-        self.instance.report_runless_asset_event(event)
 
     def run(self, partition: str, *assets: str, check: dg.AssetCheckKey | None = None) -> None:
         """Run assets with their checks, or a check by itself."""

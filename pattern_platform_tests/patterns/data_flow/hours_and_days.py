@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import warnings
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pattern_platform_tests.patterns.data_flow.ticks import DAY, DAYS, HOURS, DayClock
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-HOURS = dg.HourlyPartitionsDefinition("2024-01-01-00:00")
-DAYS = dg.DailyPartitionsDefinition("2024-01-01")
-DAY, OLD_DAY = "2024-01-03", "2024-01-01"
 CHAIN = ("raw", "clean", "hours")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -22,7 +19,7 @@ class SourceIsDownError(Exception):
     """What an asset raises that is meant to fail."""
 
 
-class Clock:
+class Clock(DayClock):
     """Assets by the hour, one made of the other, and days made of the last of them."""
 
     def __init__(self, condition: dg.AutomationCondition, chain: Sequence[str] = CHAIN) -> None:
@@ -30,35 +27,11 @@ class Clock:
         self.meanwhile: dict[str, Callable[[], None]] = {}
         self.assets = [self._asset(name, chain[place - 1 : place], HOURS, None) for place, name in enumerate(chain)]
         self.assets.append(self._asset("days", chain[-1:], DAYS, condition))
-        self.defs = dg.Definitions(self.assets)
-        self.now = dt.datetime(2024, 1, 4, 0, 10)  # noqa: DTZ001 - the tester takes UTC without a zone
-        self.instance = dg.DagsterInstance.ephemeral()
-        self.cursor = None
-        self.requested()
-        self.now += dt.timedelta(minutes=20)
-
-    def requested(self) -> list[str]:
-        """The days that the next tick requests."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own tester selects with a beta parameter
-            result = dg.evaluate_automation_conditions(
-                self.defs, self.instance, cursor=self.cursor, evaluation_time=self.now
-            )
-        self.cursor = result.cursor
-        return sorted(result.get_requested_partitions(dg.AssetKey("days")))
+        super().__init__(dg.Definitions(self.assets))
 
     def ticks(self, count: int) -> list[list[str]]:
         """What each of some ticks requests, between which nothing happens."""
         return [self.requested() for _ in range(count)]
-
-    def land(self, *hours: int, day: str = DAY) -> None:
-        """The last asset of the chain has these hours."""
-        for hour in hours:
-            self._happened("hours", f"{day}-{hour:02}:00")
-
-    def build(self, day: str = DAY) -> None:
-        """The day is made."""
-        self._happened("days", day)
 
     def run(self, *assets: str, hour: int | None = None, day: str = DAY, fails_at: str | None = None) -> None:
         """Run some assets for one hour, or the day; a failure stops the run, as everywhere in Dagster."""
@@ -97,6 +70,3 @@ class Clock:
                 raise SourceIsDownError
 
         return stage
-
-    def _happened(self, asset: str, partition: str) -> None:
-        self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))

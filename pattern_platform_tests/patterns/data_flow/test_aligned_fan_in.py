@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import warnings
 
 import dagster as dg
 import pytest
 
 from pattern_platform import aligned_fan_in
+from pattern_platform_tests.patterns.data_flow.ticks import DAY, DAYS, HOURS, OLD_DAY, DayClock
 
-HOURS = dg.HourlyPartitionsDefinition("2024-01-01-00:00")
-DAYS = dg.DailyPartitionsDefinition("2024-01-01")
-DAY, OLD_DAY = "2024-01-03", "2024-01-01"
 WEEK = aligned_fan_in(dt.timedelta(days=7))
 
 
-class Clock:
+class Clock(DayClock):
     """A fan-in of hours to days, and the sensor that evaluates it."""
 
     def __init__(self, condition: dg.AutomationCondition) -> None:
@@ -31,30 +28,8 @@ class Clock:
         def days() -> None: ...
 
         self.check_passes = True
-        self.now = dt.datetime(2024, 1, 4, 0, 10)  # noqa: DTZ001 - the tester takes UTC without a zone
         self.hours_with_check = [hours, good]
-        self.defs = dg.Definitions([hours, days], asset_checks=[good])
-        self.instance = dg.DagsterInstance.ephemeral()
-        self.cursor = None
-        self.requested()
-        self.now += dt.timedelta(minutes=20)
-
-    def requested(self) -> list[str]:
-        """The days that the next tick requests."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own tester selects with a beta parameter
-            result = dg.evaluate_automation_conditions(
-                self.defs, self.instance, cursor=self.cursor, evaluation_time=self.now
-            )
-        self.cursor = result.cursor
-        return sorted(result.get_requested_partitions(dg.AssetKey("days")))
-
-    def land(self, *hours: int, day: str = DAY) -> None:
-        for hour in hours:
-            self._happened("hours", f"{day}-{hour:02}:00")
-
-    def build(self, day: str = DAY) -> None:
-        self._happened("days", day)
+        super().__init__(dg.Definitions([hours, days], asset_checks=[good]))
 
     def land_with_check(self, hour: int, *, passes: bool) -> None:
         self.check_passes = passes
@@ -65,9 +40,6 @@ class Clock:
             resources={"io_manager": dg.mem_io_manager},
             raise_on_error=False,
         )
-
-    def _happened(self, asset: str, partition: str) -> None:
-        self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
 
 
 def test_fires_once_when_the_last_hour_lands() -> None:

@@ -1,13 +1,13 @@
 """What follows a corrected partition of a single runner: stale partitions are found, and replayed in few runs."""
 
 import datetime as dt
-import warnings
 
 import dagster as dg
 import pytest
 
 from pattern_platform import aligned_fan_in, single_runner
 from pattern_platform_tests.lake.tables import range_tags
+from pattern_platform_tests.patterns.data_flow.ticks import Ticks
 
 HOURS = dg.HourlyPartitionsDefinition("2024-01-01-00:00", "2024-01-02-00:00")
 KEYS = HOURS.get_partition_keys()
@@ -119,36 +119,14 @@ def test_the_condition_asks_for_many_corrected_hours_once_and_leaves_what_follow
     asked = {}
     for replayed in (KEY, None):
         carried = Carried(None, aligned_fan_in(dt.timedelta(days=1), replayed=replayed))
-        ticks = Ticks(carried)
-        ticks.made("source", *KEYS[:4])
-        ticks.made("carried", *KEYS[:4])
-        ticks.asked()
-        ticks.made("source", *KEYS[:4])
-        corrected = ticks.asked()
-        ticks.made("carried", *corrected)
-        asked[replayed] = corrected, ticks.asked()
+        moment = dt.datetime(2024, 1, 2, 0, 10)  # noqa: DTZ001 - the tester takes UTC without a zone
+        ticks = Ticks(dg.Definitions([carried.source, carried.carried]), moment)
+        ticks.tick()
+        ticks.happened("source", *KEYS[:4])
+        ticks.happened("carried", *KEYS[:4])
+        ticks.tick()
+        ticks.happened("source", *KEYS[:4])
+        corrected = ticks.requested_of("carried")
+        ticks.happened("carried", *corrected)
+        asked[replayed] = corrected, ticks.requested_of("carried")
     assert asked == {KEY: (KEYS[:4], []), None: (KEYS[:4], KEYS[1:4])}
-
-
-class Ticks:
-    """The sensor of the conditions."""
-
-    def __init__(self, carried: Carried) -> None:
-        self.defs, self.instance = dg.Definitions([carried.source, carried.carried]), carried.instance
-        self.now, self.cursor = dt.datetime(2024, 1, 2, 0, 10), None  # noqa: DTZ001 - the tester takes UTC
-        self.asked()
-
-    def made(self, asset: str, *keys: str) -> None:
-        for key in keys:
-            self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
-
-    def asked(self) -> list[str]:
-        """What the next tick requests."""
-        self.now += dt.timedelta(minutes=1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own tester selects with a beta parameter
-            result = dg.evaluate_automation_conditions(
-                self.defs, self.instance, cursor=self.cursor, evaluation_time=self.now
-            )
-        self.cursor = result.cursor
-        return sorted(result.get_requested_partitions(KEY))

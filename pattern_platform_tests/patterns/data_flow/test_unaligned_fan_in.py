@@ -21,14 +21,11 @@ from pattern_platform.patterns.data_flow.unaligned_fan_in import complete_upstre
 from pattern_platform_tests.lake.tables import contents, range_tags
 from pattern_platform_tests.patterns.data_flow.hours_and_days import (
     CHAIN,
-    DAY,
-    DAYS,
-    HOURS,
-    OLD_DAY,
     QUIET,
     Clock,
     SourceIsDownError,
 )
+from pattern_platform_tests.patterns.data_flow.ticks import DAY, DAYS, HOURS, OLD_DAY
 
 WEEK = unaligned_fan_in(dt.timedelta(days=7))
 AT_EACH_STAGE = pytest.mark.parametrize("stage", CHAIN)

@@ -6,7 +6,6 @@ What the tables hold is asked of delta-rs, what the view shows of DuckDB, on con
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +22,7 @@ from pattern_platform.orchestration.publications import audit_check, publication
 from pattern_platform.patterns.idempotency.proxy import ProxyIOManager
 from pattern_platform.warehouse.database import transaction
 from pattern_platform.warehouse.versions import Versions
+from pattern_platform_tests.harness.forks import forks_of
 from pattern_platform_tests.lake.tables import shared_instance, to_polars
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 CONFIG: dict[str, Any] = {"custom_user_agent": "dagster"}  # within a process a file has one configuration
 AUDIT = "has_ids"
-# The forking process imports this module, which therefore leaves Polars idle: a child would miss its threads.
-FORKS = multiprocessing.get_context("forkserver")
-LATE = ["dagster._core.storage.event_log", "dagster._core.storage.runs", "dagster._daemon", "alembic.command"]
-FORKS.set_forkserver_preload([__name__, *LATE])  # the late ones are what the first instance imports
+FORKS = forks_of(__name__)
 forking = pytest.mark.xdist_group("proxy processes")  # one forking process is enough
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import multiprocessing
 import os
 import queue
 import shutil
@@ -48,6 +47,7 @@ from pattern_platform.errors import (
 )
 from pattern_platform.patterns.idempotency.transactional_writer import TransactionalWriterIOManager
 from pattern_platform.warehouse import database as database_module
+from pattern_platform_tests.harness.forks import forks_of
 from pattern_platform_tests.lake.tables import (
     FRAME_KINDS,
     NO_RESOURCES,
@@ -68,10 +68,7 @@ TABLES = {
 }
 CONFIG: dict[str, Any] = {"custom_user_agent": "dagster"}
 SECRET = "secret-4711"  # noqa: S105 - the value of a row
-# The forking process imports this module, which therefore gives Polars nothing to do: a child would miss its threads.
-FORKS = multiprocessing.get_context("forkserver")
-LATE = ["dagster._core.storage.event_log", "dagster._core.storage.runs", "dagster._daemon", "alembic.command"]
-FORKS.set_forkserver_preload([__name__, *LATE])  # the late ones are what the first instance imports
+FORKS = forks_of(__name__)
 
 
 @dataclass
