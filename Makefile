@@ -3,9 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
-export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+# The namespace of the git branch says where tables and runs are; DAGSTER_HOME goes before it.
+IN_NAMESPACE = export DAGSTER_HOME="$$($(BIN)/pattern-platform namespace current --make --dagster-home)" &&
 
-.PHONY: setup demo test soak test-services dev lint format bench lock clean
+.PHONY: setup demo test soak test-services dev lint format definitions check wheel image bench lock clean
 
 setup: .venv/installed  ## the virtual environment, from the lock, bytecode compiled
 
@@ -17,11 +18,8 @@ setup: .venv/installed  ## the virtual environment, from the lock, bytecode comp
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	mkdir -p $(@D) && cp $< $@
-
-demo: setup $(DAGSTER_HOME)/dagster.yaml  ## materialize the example platform for the sample days
-	$(BIN)/pattern-platform demo
+demo: setup  ## materialize the example platform for the sample days
+	$(IN_NAMESPACE) $(BIN)/pattern-platform demo
 
 test: setup  ## the default suite: Python packages only
 	$(BIN)/python -m pytest
@@ -35,14 +33,36 @@ test-services: setup  ## the tests against real Redis and PostgreSQL, which are 
 		--no-install-recommends redis-server postgresql; }
 	$(BIN)/python -m pytest -m services
 
-dev: setup $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI with its daemon on http://127.0.0.1:3000
-	$(BIN)/dg dev -w workspace.yaml --host 127.0.0.1 --port 3000
+dev: setup  ## the Dagster UI with its daemon on http://127.0.0.1:3000
+	$(IN_NAMESPACE) $(BIN)/dg dev -w workspace.yaml --host 127.0.0.1 --port 3000
 
 lint: setup
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/ty check
 
 format: setup
 	$(BIN)/ruff check --fix && $(BIN)/ruff format
+
+definitions: setup  ## load both code locations; `dg check defs` would load the first alone
+	$(IN_NAMESPACE) $(BIN)/dagster definitions validate -w workspace.yaml
+
+check: setup  ## a sample day with its checks, any of which fails the build; JUnit XML in build/checks
+	$(IN_NAMESPACE) $(BIN)/pattern-platform check --select raw/visits --select clean/visits --select quarantine/visits \
+		--select aggregated/visits_by_hour --from 2024-05-06-00:00 --to 2024-05-06-23:00 --junit-xml build/checks/hours.xml
+	$(IN_NAMESPACE) $(BIN)/pattern-platform check --select aggregated/visits_cube --partition 2024-05-06 --junit-xml build/checks/day.xml
+
+wheel: setup  ## the wheel in dist, and tried in an environment of its own, outside the checkout
+	rm -rf dist build/wheel
+	$(BIN)/uv build --quiet --out-dir dist .
+	$(PYTHON) -m venv --without-pip build/wheel
+	$(BIN)/uv pip sync --quiet --python build/wheel --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python build/wheel --no-deps dist/*.whl
+	cd / && $(CURDIR)/build/wheel/bin/pattern-platform --help > /dev/null
+	cd / && $(CURDIR)/build/wheel/bin/python -c "from pattern_platform import *"
+
+image:  ## the container image, and the demo in it
+	docker build --tag pattern-platform .
+	docker run --rm pattern-platform pattern-platform --help > /dev/null
+	docker run --rm pattern-platform pattern-platform demo
 
 bench: setup  ## ratios against the bare libraries and the official IO manager
 	$(BIN)/python -m benchmarks
@@ -51,6 +71,6 @@ lock:  ## names, versions and hashes of everything, for Linux and macOS, no addr
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file requirements.lock
 
-clean:  ## everything that the other targets made
-	rm -rf .venv .venv-peers .dagster_home data/lake data/warehouse data/exports data/archive data/steps build dist .pytest_cache .ruff_cache .hypothesis
+clean:  ## everything that the other targets made, of the namespace main; `namespace drop` removes the others
+	rm -rf .venv .venv-peers .dagster_home data/lake data/warehouse data/exports data/archive data/steps data/logs data/erasures build dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -45,8 +45,7 @@ def run(bench: Bench) -> Iterator[Row]:
             **os.environ,
             "DAGSTER_HOME": str(home),
             "PATTERN_PLATFORM_DATA": str(bench.folder / "data"),
-            "PATTERN_PLATFORM_VISITS_FROM": _FIRST.isoformat(),
-            "PATTERN_PLATFORM_VISITS_DAYS": str(_DAYS),
+            "PATTERN_PLATFORM_REGISTRY": str(_registry(bench.folder)),
         }
     )
     imports = alternate(
@@ -82,6 +81,17 @@ def run(bench: Bench) -> Iterator[Row]:
         _GOAL_BACKFILL,
         unit="ms of CPU",
     )
+
+
+def _registry(folder: Path) -> Path:
+    """The sample's registry, for a week of the blog."""
+    sample = _CHECKOUT / "data"
+    shutil.copytree(sample / "contracts", folder / "contracts")
+    path = folder / "registry.csv"
+    week = (_FIRST + timedelta(days=_DAYS)).isoformat()
+    path.write_text((sample / "registry.csv").read_text().replace(",2024-05-08,", f",{week},"))
+    return path
+
 
 
 class _Program:

@@ -44,6 +44,14 @@ class InexpressiblePartitionError(PatternPlatformError):
     """The partition column cannot tell the partitions of this definition apart."""
 
 
+class InvalidSettingsError(PatternPlatformError):
+    """Settings are unknown, mistyped or out of range."""
+
+
+class InvalidRegistryError(PatternPlatformError):
+    """Rows of the registry of data sets, or their contracts, cannot be understood."""
+
+
 # The batch ------------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +144,12 @@ class MissingDriverError(PatternPlatformError):
     """The library that talks to a store is an extra, and is not installed."""
 
 
+class UnreachableStoreError(PatternPlatformError):
+    """The server of a store does not answer. Trying again is right."""
+
+    retryable = True
+
+
 class TornCommitError(PatternPlatformError):
     """The newest commit file is empty, as a power loss leaves it: reading on would lose it silently."""
 
@@ -179,6 +193,10 @@ class UnrecordedPartitionError(PatternPlatformError):
 
 class RetentionError(PatternPlatformError):
     """A retention is too short: files would go that a run, a reader or a restore still needs."""
+
+
+class InvalidErasureError(PatternPlatformError):
+    """A person, or personal data past its retention, cannot be removed from a table as it was asked for."""
 
 
 class RowCountError(PatternPlatformError):
@@ -227,6 +245,36 @@ class BackfillError(PatternPlatformError):
     """A backfill cannot be planned or launched as it was asked for."""
 
 
+class CheckRunError(PatternPlatformError):
+    """A run of checks cannot be planned as it was asked for."""
+
+
+class WebserverError(PatternPlatformError):
+    """A running Dagster cannot be asked, or does not take what it is asked for."""
+
+
+class SubmissionError(PatternPlatformError):
+    """A run cannot be submitted as it was asked for."""
+
+
+class RunFailedError(PatternPlatformError):
+    """A run that was waited for failed, or was canceled."""
+
+
+class RunNotOverError(PatternPlatformError):
+    """A run was not over within the time that it was given. Waiting again is right."""
+
+    retryable = True
+
+
+class UnreadableOutputError(PatternPlatformError):
+    """What a run made is not there, or cannot be read as a table from here."""
+
+
+class CatalogueError(PatternPlatformError):
+    """The catalogue cannot be written where it was asked for."""
+
+
 # Landed files ---------------------------------------------------------------------------------------------------------
 
 
@@ -240,3 +288,88 @@ class UnreadableFileError(PatternPlatformError):
 
 class WrongHeaderError(PatternPlatformError):
     """The header of a landed file is not the one that the data set declares."""
+
+
+class SourceRefusedError(PatternPlatformError):
+    """A source over HTTP is declared wrongly, refuses what it is asked for, or answers with something else."""
+
+
+class SourceUnavailableError(PatternPlatformError):
+    """A source over HTTP could not be fetched from just now. Trying again is right."""
+
+    retryable = True
+
+
+class ChangedSourceError(PatternPlatformError):
+    """The records of a source have other fields, or fields of another type, than the contract of the data set."""
+
+
+# Namespaces -----------------------------------------------------------------------------------------------------------
+
+
+class InvalidNamespaceError(PatternPlatformError):
+    """A name cannot be that of a namespace."""
+
+
+class UnknownNamespaceError(PatternPlatformError):
+    """There is no namespace of a name, or a folder of that name that is not marked as one."""
+
+
+class NamespaceExistsError(PatternPlatformError):
+    """There is something under the name of a namespace that is to be made."""
+
+
+class ProtectedNamespaceError(PatternPlatformError):
+    """A namespace serves others, and is not dropped."""
+
+
+class NamespaceInUseError(PatternPlatformError):
+    """Runs, writers or another command are at work in a namespace. Trying again is right."""
+
+    retryable = True
+
+
+# Operations -----------------------------------------------------------------------------------------------------------
+
+
+class MissingLogsError(PatternPlatformError):
+    """There is no folder of logs where they should be."""
+
+
+class UnreadableLogsError(PatternPlatformError):
+    """A file among the logs cannot be read."""
+
+
+class BusyPortError(PatternPlatformError):
+    """Metrics cannot be served at a port."""
+
+
+class UnknownRunError(PatternPlatformError):
+    """The instance knows no run of an id."""
+
+
+class NoInstanceError(PatternPlatformError):
+    """There is no Dagster instance whose history could be read."""
+
+
+class LineageNotSentError(PatternPlatformError):
+    """A server did not take lineage events. Trying again is right."""
+
+    retryable = True
+
+
+class InvalidChannelError(PatternPlatformError):
+    """A channel of alerts is set up in a way that cannot work."""
+
+
+class AlertNotSentError(PatternPlatformError):
+    """A channel did not take an alert. Trying again is right."""
+
+    retryable = True
+
+
+# Erasure --------------------------------------------------------------------------------------------------------------
+
+
+class DamagedListError(PatternPlatformError):
+    """The list of erased subjects cannot be read."""

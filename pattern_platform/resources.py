@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pattern_platform.operations.alert_channels import EmailChannel, LogChannel, WebhookChannel
 from pattern_platform.orchestration.steps import StepsIOManager
 from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
 from pattern_platform.patterns.idempotency.data_overwrite_directory import DirectoryOverwriteIOManager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from pattern_platform.lake.io_manager import DeltaIOManager
+    from pattern_platform.operations.alert_channels import Channel
     from pattern_platform.settings import Settings
 
 
@@ -41,7 +43,7 @@ def delta_tables(settings: Settings) -> dict[str, DeltaIOManager]:
 
 def warehouse_and_exports(settings: Settings) -> dict[str, dg.ConfigurableIOManager]:
     """The IO managers of the DuckDB files, one for each concern, of the published versions and of plain files."""
-    file, exports = (lambda concern: str(settings.warehouse / f"{concern}.duckdb")), str(settings.data)  # exports/...
+    file, exports = (lambda concern: str(settings.warehouse / f"{concern}.duckdb")), str(settings.root)  # exports/...
     return {
         "data_overwrite_directory": DirectoryOverwriteIOManager(root_uri=exports),
         "data_overwrite_duckdb": WarehouseOverwriteIOManager(database=file("cubes")),
@@ -50,13 +52,24 @@ def warehouse_and_exports(settings: Settings) -> dict[str, dg.ConfigurableIOMana
         "keyed_idempotency": KeyedIdempotencyIOManager(store=_sessions_store(settings)),
         "keyed_idempotency_files": KeyedFilesIOManager(root_uri=exports),
         "proxy": ProxyIOManager(root_uri=str(settings.lake), database=file("catalogue")),
-        "steps": StepsIOManager(root_uri=str(settings.data / "steps")),
+        "steps": StepsIOManager(root_uri=str(settings.root / "steps")),
         "transactional_writer": TransactionalWriterIOManager(database=file("billing")),
     }
 
 
+def alert_channels(settings: Settings) -> list[Channel]:
+    """Where alerts go: the log, and what is configured besides."""
+    channels: list[Channel] = [LogChannel()]
+    if settings.alerts.webhook:
+        channels.append(WebhookChannel(settings.alerts.webhook.get_secret_value()))
+    if email := settings.alerts.email:
+        password = email.password.get_secret_value() if email.password else None
+        channels.append(EmailChannel(email.host, email.sender, email.to, email.port, email.user, password))
+    return channels
+
+
 def _sessions_store(settings: Settings) -> DuckDBStore | PostgresStore | RedisStore:
-    if settings.sessions_url is None:
+    url = settings.sessions_store
+    if url is None:
         return DuckDBStore(database=str(settings.warehouse / "sessions.duckdb"))
-    store = PostgresStore if settings.sessions_url.startswith("postgresql") else RedisStore
-    return store(url=settings.sessions_url)
+    return PostgresStore(url=url) if url.startswith("postgresql") else RedisStore(url=url)

@@ -1,53 +1,326 @@
-"""Where the example platform keeps its data, and which days it covers. Set by environment variables."""
+"""How the platform is set up: ``platform.yaml``, what an environment lays over it, and environment variables.
+
+Nothing here is code: every path, store, threshold, schedule and limit is a key of the file, strictly checked.
+"""
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+import os
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+from yaml import YAMLError
+
+from pattern_platform.errors import InvalidSettingsError
+from pattern_platform.orchestration.namespace import MAIN, Namespace, current_branch, namespace_of_branch
+from pattern_platform.orchestration.strict_yaml import load_mapping
 
 SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED = 100, 7  # what the committed visits were generated with
+_PREFIX = "PATTERN_PLATFORM_"
+_FILE = "platform.yaml"
+_OF_NAMESPACE = "{namespace}"
 _CHECKOUT = Path(__file__).resolve().parents[1]
+_STORES = ("redis://", "rediss://", "postgresql://")
+
+
+def home() -> Path:
+    """Folder of ``platform.yaml``: ``PATTERN_PLATFORM_HOME``, else the checkout, else the working directory."""
+    if given := os.environ.get(_PREFIX + "HOME"):
+        return Path(given).resolve()
+    return _CHECKOUT if (_CHECKOUT / _FILE).exists() else Path.cwd()
+
+
+def _namespace_of_checkout() -> str:
+    branch = current_branch(home())
+    return MAIN if branch is None else namespace_of_branch(branch)
+
+
+def _off(word: Any) -> Any:  # noqa: ANN401 - whatever is in the file
+    return "off" if word is False else word  # as YAML reads the word
+
+
+def _store_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(_STORES):
+        message = f"a store begins with one of {', '.join(_STORES)}"
+        raise ValueError(message)
+    return url
+
+
+def _no_truth(number: Any) -> Any:  # noqa: ANN401 - whatever is in the file
+    if isinstance(number, bool):
+        message = "a number, not yes or no"
+        raise ValueError(message)  # noqa: TRY004 - pydantic takes no other
+    return number
+
+
+Count = Annotated[int, BeforeValidator(_no_truth), Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Section):
+    """How many runs there are at a time, in all and of each kind.
+
+    Args:
+        runs: Of all kinds.
+        ingestion: That read landed files.
+        late_data: That bring late rows into hours that were published before.
+        page_speed: That read measurements of a region.
+        team_web: Of the data sets of the web team.
+        team_flights: Of those of the flights team.
+    """
+
+    runs: Count = 4
+    ingestion: Count = 3
+    late_data: Count = 1
+    page_speed: Count = 2
+    team_web: Count = 3
+    team_flights: Count = 3
+
+
+class Thresholds(_Section):
+    """From where on something is not good enough.
+
+    Args:
+        estimate_floor: Share of its hours with which a day's estimate is published, from 0 to 1.
+        stale_after_hours: Age of the daily cube, in hours, at which its freshness fails.
+    """
+
+    estimate_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    stale_after_hours: Count = 48
+
+
+class Privacy(_Section):
+    """What is done with personal data.
+
+    Args:
+        subject_columns: Columns, and fields of records, that identify a person.
+        retention_days: How long personal data is kept where the registry does not say.
+    """
+
+    subject_columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("user_id",)
+    retention_days: Count = 30
+
+
+class Email(_Section):
+    """A mail server that takes alerts.
+
+    Args:
+        host: Name of the server.
+        port: Its port.
+        sender: From whom.
+        to: To whom.
+        user: Login, where the server asks for one.
+        password: Of the login.
+    """
+
+    host: str
+    sender: str
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+    port: Count = 25
+    user: str | None = None
+    password: SecretStr | None = None
+
+
+class Alerts(_Section):
+    """Where alerts go besides the log.
+
+    Args:
+        webhook: URL that takes a JSON object.
+        email: Mail server.
+        repeat_after_minutes: How long a cause that lasts is not told again.
+    """
+
+    webhook: SecretStr | None = None
+    email: Email | None = None
+    repeat_after_minutes: Count = 60
 
 
 class Settings(BaseSettings):
-    """Settings of the example; each is read from ``PATTERN_PLATFORM_<NAME>``.
+    """Settings of the platform. Values given go first, then the environment, its overlay, and ``platform.yaml``.
 
     Args:
-        data: Folder of landed files (``landing``), tables (``lake``, ``warehouse``) and ``exports``.
-        visits_from: First day of visits.
-        visits_days: Number of days of visits.
-        flights_days: Number of days of flights, from 1 January 2013.
+        environment: Whose overlay ``platform.<environment>.yaml`` is laid over the file.
+        namespace: Whose tables these are; that of the git branch when not given.
+        data: Folder of landed files and of all namespaces.
+        registry: File of the data sets.
+        storage: Where tables are.
         sessions_url: Server that keeps the sessions, ``redis://...`` or ``postgresql://...``; a DuckDB file where none.
+            Outside ``main`` it says ``{namespace}`` where the database is named.
+        webserver: The Dagster webserver.
+        schedules: ``hourly``, ``daily`` or ``off`` for a data set or for ``maintenance``.
+        limits: How many runs there are at a time.
+        thresholds: From where on something is not good enough.
+        privacy: What is done with personal data.
+        alerts: Where alerts go.
+
+    Raises:
+        InvalidSettingsError: Lists every wrong key with its path.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PATTERN_PLATFORM_")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
 
-    data: Path = _CHECKOUT / "data"
-    visits_from: date = date(2024, 5, 6)
-    visits_days: int = 2
-    flights_days: int = 3
-    sessions_url: Annotated[str | None, Field(pattern=r"^(redis|rediss|postgresql)://")] = None
+    environment: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "local"
+    namespace: str = Field(default_factory=_namespace_of_checkout)
+    data: Annotated[Path, AfterValidator(lambda path: home() / path)] = Path("data")
+    registry: Annotated[Path, AfterValidator(lambda path: home() / path)] = Path("data/registry.csv")
+    storage: Literal["local"] = "local"
+    sessions_url: Annotated[SecretStr, AfterValidator(_store_url)] | None = None
+    webserver: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:3000"
+    schedules: dict[str, Annotated[Literal["hourly", "daily", "off"], BeforeValidator(_off)]] = {}
+    limits: Limits = Limits()
+    thresholds: Thresholds = Thresholds()
+    privacy: Privacy = Privacy()
+    alerts: Alerts = Alerts()
+
+    def __init__(self, **given: Any) -> None:  # noqa: ANN401 - each has its own type
+        _refuse_unknown_variables(type(self))
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise _refusal([_told(mistake) for mistake in error.errors()]) from None  # it would quote secrets
+        except SettingsError as error:
+            raise _refusal([f'{error}: write a list as ["a", "b"], a section as {{"key": 1}}']) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there are no such files
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order in which values are looked for."""
+        base = _read(home() / _FILE)
+        environment = os.environ.get(_PREFIX + "ENVIRONMENT") or base.get("environment", "local")
+        overlay = home() / f"platform.{environment}.yaml"
+        if environment != "local" and not overlay.exists():
+            raise _refusal([f"environment: there is no {overlay.name} beside {_FILE}"])
+        files = (InitSettingsSource(settings_cls, content) for content in (_read(overlay), base))
+        return (init_settings, env_settings, *files)
+
+    @property
+    def root(self) -> Path:
+        """Folder of what the namespace keeps."""
+        return Namespace(self.namespace, self.data).root
+
+    @property
+    def sessions_store(self) -> str | None:
+        """The server of the sessions, with its secrets; None where they are in a DuckDB file.
+
+        Raises:
+            InvalidSettingsError: Two namespaces would keep theirs in the same place.
+        """
+        if self.sessions_url is None:
+            return None
+        url = self.sessions_url.get_secret_value()
+        if self.namespace != MAIN and _OF_NAMESPACE not in url:
+            told = f"namespace {self.namespace!r} would share a store with others; write {_OF_NAMESPACE} in it"
+            raise _refusal([f"sessions_url: {told}, or leave it out for a DuckDB file"])
+        return url.replace(_OF_NAMESPACE, self.namespace)
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of the Dagster instance; ``DAGSTER_HOME`` goes before that of the namespace."""
+        return Path(os.environ.get("DAGSTER_HOME") or Namespace(self.namespace, self.data).dagster_home)
 
     @property
     def landing(self) -> Path:
-        """Landed files."""
+        """Landed files, which all namespaces read."""
         return self.data / "landing"
 
     @property
     def lake(self) -> Path:
         """Delta tables."""
-        return self.data / "lake"
+        return self.root / "lake"
 
     @property
     def warehouse(self) -> Path:
         """DuckDB files, one for each concern: a file has one holder at a time."""
-        return self.data / "warehouse"
+        return self.root / "warehouse"
 
     @property
-    def visits_end(self) -> date:
-        """The day after the last day of visits."""
-        return self.visits_from + timedelta(days=self.visits_days)
+    def erased(self) -> Path:
+        """The list of erased subjects."""
+        return self.root / "erasures" / "erased.json"
+
+    @property
+    def logs(self) -> Path:
+        """Structured logs of every process."""
+        return self.root / "logs"
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "limits": Limits,
+    "thresholds": Thresholds,
+    "privacy": Privacy,
+    "alerts": Alerts,
+    "email": Email,
+}
+
+
+def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
+    """A misspelt variable would be no variable at all."""
+    known = {*settings.model_fields, "home"}
+    unknown = []
+    for variable in os.environ:
+        name = variable.removeprefix(_PREFIX).split("__")[0].lower()
+        if variable.startswith(_PREFIX) and name not in known:
+            near = [(_PREFIX + found).upper() for found in get_close_matches(name, known, n=1)]
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
+            unknown.append(f"{variable} of the environment is no setting; {hint}")
+    if unknown:
+        raise _refusal(unknown)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A file of settings; none where there is no file."""
+    try:
+        return load_mapping(file.read_text()) if file.exists() else {}
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise _refusal([f"{file.name} cannot be read: {error}"]) from error
+
+
+def _told(mistake: Any) -> str:  # noqa: ANN401 - of pydantic
+    *parents, last = (str(part) for part in mistake["loc"])
+    path = ".".join((*parents, last))
+    if mistake["type"] != "extra_forbidden":
+        return f"{path}: {mistake['msg']}"
+    section = _SECTIONS.get(parents[-1], Settings) if parents else Settings
+    near = get_close_matches(last, section.model_fields, n=1)
+    allowed = f"did you mean {near[0]}?" if near else f"there are: {', '.join(section.model_fields)}"
+    return f"{path}: there is no such key; {allowed}"
+
+
+def _refusal(mistakes: list[str]) -> InvalidSettingsError:
+    return InvalidSettingsError(
+        f"{len(mistakes)} setting(s) were refused",
+        why="\n        ".join(mistakes),
+        mend=f"mend {_FILE}, its overlay or the variable {_PREFIX}<KEY>, a section's key as {_PREFIX}<SECTION>__<KEY>",
+    )

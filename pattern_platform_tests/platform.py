@@ -10,7 +10,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from pattern_platform.ingestion.assets import LandingZone
+from pattern_platform.ingestion.landing_zone import LandingZone
 from pattern_platform.resources import delta_tables, warehouse_and_exports
 from pattern_platform.settings import Settings
 from pattern_platform_tests.lake.tables import range_tags, shared_instance

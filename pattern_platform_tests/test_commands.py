@@ -55,9 +55,20 @@ ALL = sorted(commands(COMMAND))
 
 
 def test_these_are_the_commands() -> None:
-    generated = ("ad-prices", "devices", "flights", "likes", "page-speed", "users", "visits")
-    others = ("backfill", "demo", "generate", "hold", "published", "release", "versions")
-    assert {*ALL} == {(), *((name,) for name in others), *(("generate", name) for name in generated)}
+    generated = ("ad-prices", "comments", "devices", "flights", "likes", "page-speed", "users", "visits")
+    groups = {
+        "generate": generated,
+        "config": ("validate", "show", "dagster"),
+        "registry": ("validate", "infer"),
+        "schema": ("diff", "history"),
+        "namespace": ("list", "create", "drop", "current"),
+    }
+    others = ("backfill", "catalogue", "check", "demo", "erase", "hold", "lineage", "logs", "metrics", "published")
+    assert {*ALL} == {
+        (),
+        *((name,) for name in (*others, "release", "versions", *groups)),
+        *((group, name) for group, names in groups.items() for name in names),
+    }
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

@@ -7,6 +7,7 @@ import yaml
 
 from pattern_platform.dashboards import definitions as dashboards
 from pattern_platform.definitions import automation, defs
+from pattern_platform.runners import LATE_DATA, LIMITS
 from pattern_platform_tests.test_structure import CHECKOUT, ROOT
 
 SHAPE = {
@@ -49,6 +50,11 @@ SHAPE = {
     "quarantine/likes": ("quarantine", "data_overwrite"),
     "aggregated/likes_by_post": ("aggregated", "local_sequencer"),
     "aggregated/top_authors": ("aggregated", "local_sequencer"),
+    "raw/comments": ("raw", "data_overwrite"),
+    "clean/comments": ("clean", "data_overwrite"),
+    "quarantine/comments": ("quarantine", "data_overwrite"),
+    "late/comments": ("late", "data_overwrite"),
+    "aggregated/comments_by_post": ("aggregated", "aligned_fan_in"),
     "raw/page_speed": ("raw", "concurrent_runner"),
     "raw/flights": ("raw", "data_overwrite"),
     "clean/flights": ("clean", "data_overwrite"),
@@ -61,7 +67,7 @@ UPKEEP = {
     for name in (
         *("compaction", "vacuumed", "checkpoints", "orphan_report"),
         *("frozen_visits_by_week", "visits_by_week_schema", "device_catalogue_retention", "visits_cube_retention"),
-        "steps_cleanup",
+        *("steps_cleanup", "personal_data_retention"),
     )
 }
 VERSIONS = "clean/devices__versions"
@@ -83,7 +89,8 @@ WHOLE_TABLE = {
 FULL = {"internal/device_catalogue", "published/device_catalogue", "published/visits_cube"}
 # It fails while later days wait for their replay, and the replay itself must run.
 NOT_BLOCKING = {"no_superseded_partition", "no_partition_waits"} | {
-    *("is_complete", "something_arrived"),  # partial is published, and said to be
+    *("is_complete", "something_arrived", "is_published"),  # partial is published, and said to be
+    "nothing_too_late",  # what came too late is reported, and holds nothing up
     "agrees_with_exports__visits",  # a branch that lags holds the other back in nothing
 }
 
@@ -129,6 +136,8 @@ def test_every_limit_of_the_queue_has_a_user_and_every_runner_its_limit() -> Non
     limits = {limit["key"]: limit for limit in settings["run_coordinator"]["config"]["tag_concurrency_limits"]}
     specs = [spec for location in (defs, dashboards.defs) for spec in location.resolve_all_asset_specs()]
     runners = {k: v for spec in specs for k, v in spec.tags.items() if k.startswith(("single_", "concurrent_"))}
+    runners |= LATE_DATA.tags  # of runs, which its sensor requests
+    assert {key: str(limit) for key, limit in LIMITS.items()} == runners
     assert {key: str(limit["limit"]) for key, limit in limits.items()} == runners
     assert not [limit for limit in limits.values() if "value" in limit], "a value could be given at launch"
 

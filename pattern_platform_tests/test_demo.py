@@ -12,6 +12,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from pattern_platform_tests.registry import registry_of
 from pattern_platform_tests.test_structure import CHECKOUT
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def demo(folder: Path, *arguments: str, exit_code: int = 0) -> str:
             **os.environ,
             "DAGSTER_HOME": str(home),
             "PATTERN_PLATFORM_DATA": str(folder),
-            "PATTERN_PLATFORM_VISITS_FROM": DAY,
-            "PATTERN_PLATFORM_VISITS_DAYS": "1",
-            "PATTERN_PLATFORM_FLIGHTS_DAYS": "1",
+            "PATTERN_PLATFORM_REGISTRY": str(registry_of(folder, DAY, 1)),
             "COLUMNS": "200",
         },
         capture_output=True,

@@ -15,7 +15,7 @@ LAYERS = [
     {"lake", "warehouse", "orchestration"},
     {"patterns"},
     {"ingestion", "operations"},
-    {"visits", "flights", "dashboards", "settings", "resources", "runners"},
+    {"settings", "datasets", "ingested", "resources", "runners", "visits", "flights", "dashboards"},
     {"definitions", "demo", "cli", "commands"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -73,6 +73,7 @@ def test_every_public_name_is_exported() -> None:
         "KeyedIdempotencyIOManager",
         "MergerIOManager",
         "PatternPlatformError",
+        "PlatformClient",
         "ProxyIOManager",
         "StatefulMergerIOManager",
         "TransactionalWriterIOManager",

@@ -26,12 +26,13 @@ def generate_visits(
     landing: Landing = None,
 ) -> None:
     """Land made-up visits of a blog, with dirt at the rates that `pattern_platform.visits.generator` documents."""
+    from pattern_platform.datasets import FIRST_DAY  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.visits.generator import write_days  # noqa: PLC0415 - keeps --help fast
 
     settings = Settings()
     files = write_days(
         landing or settings.landing,
-        first_day.date() if first_day else settings.visits_from,
+        first_day.date() if first_day else FIRST_DAY,
         days=days,
         rows_per_hour=rows_per_hour,
         seed=seed,
@@ -48,12 +49,13 @@ def generate_users(
     landing: Landing = None,
 ) -> None:
     """Land made-up changes of the blog's users, with the dirt that `pattern_platform.visits.user_changes` documents."""
+    from pattern_platform.datasets import FIRST_DAY  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.visits.user_changes import write_hours  # noqa: PLC0415 - keeps --help fast
 
     settings = Settings()
     files = write_hours(
         landing or settings.landing,
-        first_day.date() if first_day else settings.visits_from,
+        first_day.date() if first_day else FIRST_DAY,
         days=days,
         seed=seed,
     )
@@ -79,13 +81,16 @@ def generate_flights(
     *, full: Annotated[bool, typer.Option(help="The whole year, 336,776 flights.")] = False, landing: Landing = None
 ) -> None:
     """Land the New York flights of 2013 (needs the extra `pattern-platform[flights]`)."""
-    from pattern_platform.flights.generator import write_days  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.datasets import DATASETS  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.flights.generator import write_days  # noqa: PLC0415
+    from pattern_platform.ingestion.routing import definition_of  # noqa: PLC0415
 
     settings = Settings()
-    files = write_days(landing or settings.landing, days=None if full else settings.flights_days)
+    days = None if full else len(definition_of(DATASETS["flights"]).get_partition_keys())
+    files = write_days(landing or settings.landing, days=days)
     console.print(f"{len(files)} files landed below {landing or settings.landing}")
     if full:
-        console.print("Set PATTERN_PLATFORM_FLIGHTS_DAYS=365 so that Dagster knows the days.")
+        console.print("Set `ends` of flights to 2014-01-01 in the registry, so that Dagster knows the days.")
 
 
 @app.command("likes")
@@ -97,11 +102,30 @@ def generate_likes(
     landing: Landing = None,
 ) -> None:
     """Land made-up likes of the blog's posts."""
+    from pattern_platform.datasets import FIRST_DAY  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.visits.like_files import write_days  # noqa: PLC0415 - keeps --help fast
 
     settings = Settings()
-    first = first_day.date() if first_day else settings.visits_from
+    first = first_day.date() if first_day else FIRST_DAY
     files = write_days(landing or settings.landing, first, days=days, likes=likes, seed=seed)
+    console.print(f"{len(files)} files landed below {landing or settings.landing}")
+
+
+@app.command("comments")
+def generate_comments(
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 2,
+    comments: Annotated[int, typer.Option(min=0, help="Comments written in an hour.")] = 10,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same files.")] = SAMPLE_SEED,
+    first_day: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
+    landing: Landing = None,
+) -> None:
+    """Land made-up comments, some of which arrive late."""
+    from pattern_platform.datasets import FIRST_DAY  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.visits.comment_files import write_days  # noqa: PLC0415
+
+    settings = Settings()
+    first = first_day.date() if first_day else FIRST_DAY
+    files = write_days(landing or settings.landing, first, days=days, comments=comments, seed=seed)
     console.print(f"{len(files)} files landed below {landing or settings.landing}")
 
 

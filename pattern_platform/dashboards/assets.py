@@ -7,31 +7,28 @@ raw/flights -> dashboards/arrivals                        (task-based: after a j
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from pattern_platform.dashboards.contract import AdImpression, AdPrice, LandedFlight, VisitsCube
+from pattern_platform.datasets import DATASETS
+from pattern_platform.ingestion.routing import definition_of
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.patterns.data_flow.isolated_sequencer import after_job, delta_commit_sensor, promised
 from pattern_platform.settings import Settings
 
-_settings = Settings()
-_FLIGHTS_FROM = date(2013, 1, 1)
 LOOKBACK = timedelta(days=7)
 TOP = 5
 
 # The other side of each contract: keys, partitions and partition columns, as their owners published them.
-DAYS = dg.DailyPartitionsDefinition(_settings.visits_from.isoformat(), _settings.visits_end.isoformat())
-FLIGHT_DAYS = dg.DailyPartitionsDefinition(
-    _FLIGHTS_FROM.isoformat(),
-    (_FLIGHTS_FROM + timedelta(days=_settings.flights_days)).isoformat(),
-    timezone="America/New_York",
-)
+_HOURS = definition_of(DATASETS["visits"])
+DAYS = dg.DailyPartitionsDefinition(_HOURS.start, end_date=_HOURS.end)
+FLIGHT_DAYS = definition_of(DATASETS["flights"])
 VISITS_CUBE = dg.AssetSpec(["aggregated", "visits_cube"], partitions_def=DAYS, metadata={"partition_expr": "day"})
 AD_IMPRESSIONS = dg.AssetSpec(["ledger", "ad_impressions"], partitions_def=DAYS, metadata={"partition_expr": "day"})
 RAW_FLIGHTS = dg.AssetSpec(
@@ -41,6 +38,11 @@ AD_PRICES = dg.AssetSpec(
     ["partners", "ad_prices"],
     description="What partners pay for an impression. They write the table, nobody here does.",
     group_name="partners",
+    metadata={
+        "dagster/column_schema": described(
+            ad_id="Which advertisement.", cents="What a partner pays for an impression, in cents."
+        )
+    },
     owners=["team:ads"],
     kinds={"deltalake"},
 )
@@ -132,6 +134,6 @@ CHECKS = [
     unique_check(arrivals.key, ["day", "file"], FLIGHT_DAYS),
 ]
 SENSORS = [
-    delta_commit_sensor(AD_PRICES.key, _settings.lake.joinpath(*AD_PRICES.key.path)),
+    delta_commit_sensor(AD_PRICES.key, Settings().lake.joinpath(*AD_PRICES.key.path)),
     after_job("ingest_flights", COUNT_ARRIVALS, location="pattern_platform", partitions=FLIGHT_DAYS),
 ]

@@ -17,6 +17,7 @@ from pattern_platform.visits import (
     archive,
     billing,
     catalogue,
+    comments,
     device_updates,
     devices,
     estimate,
@@ -50,13 +51,14 @@ _DAYS = [_CUBE, *(key for key in _DERIVED if key != _WEEKS)]
 _ESTIMATE, _OPEN_SESSIONS = _keys(estimate.ASSETS), _keys(hourly_sessions.ASSETS)
 _FLIGHTS, _USERS, _LIKES = _keys(flights.ASSETS), _keys(users.ASSETS), _keys(likes.ASSETS)
 _DEVICES, _REGIONS = _keys(devices.ASSETS), _keys(page_speed.ASSETS)
+_RAW_COMMENTS, *_CLEAN_COMMENTS, _COMMENTED = _keys(comments.ASSETS)
 _MERGED_DEVICES = [devices.devices.key, devices.VERSIONS.key, devices.served_devices.key]
 _CATALOGUE = [catalogue.device_catalogue.key, catalogue.PUBLISHED_CATALOGUE.key]
 _PUBLISHED_CUBE = catalogue.PUBLISHED_CUBE.key
 _TOP_PAGES, _REVENUE, _ARRIVALS = _keys(dashboards.ASSETS)
 _SHOWN = [
     *(*_INGESTED, *_ESTIMATE, *_OPEN_SESSIONS, *_DAYS, _WEEKS, _PUBLISHED_CUBE, *_FLIGHTS, *_USERS, *_DEVICES),
-    *(*_CATALOGUE, *_LIKES, *_REGIONS, _TOP_PAGES, _REVENUE, _ARRIVALS),
+    *(*_CATALOGUE, *_LIKES, _RAW_COMMENTS, *_CLEAN_COMMENTS, _COMMENTED, *_REGIONS, _TOP_PAGES, _REVENUE, _ARRIVALS),
 ]
 
 
@@ -132,12 +134,23 @@ def _other_sources(console: Console, runs: Runs, settings: Settings) -> None:
         runs.run_range(_USERS, visits.HOURS.get_partition_keys_in_time_window(window))
     _correct_devices(console, runs, settings)
     runs.each(_LIKES, likes.LIKES.partitions.get_partition_keys())
+    _late_comments(runs)
     regions = [file.stem for file in page_speed_files.write_regions(settings.landing)]
     runs.instance.add_dynamic_partitions(str(page_speed.REGIONS.name), regions)
     runs.each(_REGIONS, regions)
     write_prices(settings.lake)
     partner = dg.AssetMaterialization(dashboards.AD_PRICES.key, description="written by a partner")
     runs.instance.report_runless_asset_event(partner)
+
+
+def _late_comments(runs: Runs) -> None:
+    """All hours arrive; then each is made of what was written in it, however late that came."""
+    days = visits.DAYS.get_partition_keys()
+    for keys in ([_RAW_COMMENTS], _CLEAN_COMMENTS):
+        for day in runs.tracked(keys, days, each=24):
+            window = visits.DAYS.time_window_for_partition_key(day)
+            runs.run_range(keys, comments.COMMENTS.partitions.get_partition_keys_in_time_window(window))
+    runs.each([_COMMENTED], days)
 
 
 def _correct_devices(console: Console, runs: Runs, settings: Settings) -> None:

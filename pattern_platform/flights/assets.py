@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from pattern_platform.flights.contract import Flight
-from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
-from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.ingested import INGESTED, LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import totals_check, unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.runners import INGESTION, TEAM_FLIGHTS, URGENT
-from pattern_platform.settings import Settings
 from pattern_platform.warehouse.query import query
 
-ZONE = "America/New_York"
-_FIRST = date(2013, 1, 1)
-DAYS = dg.DailyPartitionsDefinition(
-    _FIRST.isoformat(), (_FIRST + timedelta(days=Settings().flights_days)).isoformat(), timezone=ZONE
-)
-LOOKBACK = timedelta(days=7)
-
-FLIGHTS = Dataset(
-    name="flights",
-    description="Scheduled departures from New York.",
-    owner="team:flights",
-    landing="flights/date=%Y-%m-%d/*.csv",
-    format="csv",
-    partitions=DAYS,
-    contract=Flight,
-    time_column="time_hour",
-    header=(
-        *("year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "sched_arr_time", "arr_delay"),
-        *("carrier", "flight", "tailnum", "origin", "dest", "air_time", "distance", "hour", "minute", "time_hour"),
-    ),
-    null_values=("", "NA"),
-)
+FLIGHTS = INGESTED["flights"]
+DAYS = FLIGHTS.partitions
+ZONE = DAYS.timezone
 _MEASURES = {
     "origin": "Airport of departure.",
     "carrier": "Two-letter code of the airline.",
@@ -107,12 +83,12 @@ def flights_cube(hours: pl.DataFrame) -> pl.DataFrame:
 
 
 ASSETS = [
-    *ingestion_assets(FLIGHTS, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_FLIGHTS]),
+    *FLIGHTS.assets,
     flights_by_hour,
     flights_cube,
 ]
 CHECKS = [
-    *ingestion_checks(FLIGHTS),
+    *FLIGHTS.checks,
     unique_check(flights_by_hour.key, ["hour", "origin", "carrier"], DAYS),
     totals_check(
         flights_cube.key,
@@ -122,10 +98,3 @@ CHECKS = [
         DAYS,
     ),
 ]
-INGEST = dg.define_asset_job(
-    "ingest_flights",
-    description="One landed day of flights. What follows from it, the conditions of the assets request.",
-    selection=[dg.AssetKey(["raw", "flights"])],
-    tags=URGENT,
-)
-SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, hour_of_day=6)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from pattern_platform.ingestion.assets import LandingZone
+from pattern_platform.ingestion.landing_zone import LandingZone
 from pattern_platform.orchestration.tasks import Task
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dataframely as dy
 import polars as pl
 
-from pattern_platform.ingestion.landing import INGESTION_SCHEMA, PAYLOAD
+from pattern_platform.ingestion.landing import INGESTION_SCHEMA, ingestion_schema, record_of
 from pattern_platform.ingestion.parsing import parse_rows
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pattern_platform.lake.window import Window
 
 QUARANTINE_SCHEMA = pl.Schema({**INGESTION_SCHEMA, "reasons": pl.List(pl.String), "record": pl.String})
-DUPLICATE = "duplicate of an earlier row"
+DUPLICATE, OUTDATED = "duplicate of an earlier row", "a later record of the same key came with it"
 _ROW = "_row"
 
 
@@ -26,44 +26,74 @@ class Cleaned:
 
     Args:
         clean: Rows of the contract.
-        quarantine: Rejects, with the columns of :data:`QUARANTINE_SCHEMA`.
+        quarantine: Rejects, with the columns of :func:`quarantine_schema`.
+        read: How many raw rows they are.
     """
 
     clean: pl.DataFrame
     quarantine: pl.DataFrame
+    read: int
 
 
-def clean_rows(dataset: Dataset, raw: pl.DataFrame, window: Window) -> Cleaned:
+def quarantine_schema(dataset: Dataset) -> pl.Schema:
+    """Columns of a data set's quarantine."""
+    about = {name: QUARANTINE_SCHEMA[name] for name in ("reasons", "record")}
+    return pl.Schema({**ingestion_schema(dataset), **about})
+
+
+def clean_rows(dataset: Dataset, raw: pl.DataFrame, window: Window | None) -> Cleaned:
     """Apply the contract of a data set to raw rows.
 
     Args:
         dataset: The data set.
         raw: Rows of the raw table.
-        window: The landed partition, in terms of the data set's time column.
+        window: The landed partition, in terms of the data set's time column; None where there are no partitions.
+
+    Raises:
+        ChangedSourceError: It is not the records that are wrong, but the source.
     """
-    columns = list(dataset.contract.columns())
     rows = parse_rows(dataset, raw).with_row_index(_ROW)
+    columns = [name for name in rows.columns if name not in (_ROW, "reasons")]
     fitting = rows.filter(pl.col("reasons").list.len() == 0)
     distinct = fitting.unique(columns, keep="first", maintain_order=True)
-    repeated = fitting.join(distinct, on=_ROW, how="anti").select(_ROW, reasons=pl.concat_list(pl.lit(DUPLICATE)))
-    outside = distinct.filter(~window.rows).select(
-        _ROW, reasons=pl.concat_list(pl.lit(f"{dataset.time_column}: outside the landed partition"))
+    repeated = _rejected(fitting.join(distinct, on=_ROW, how="anti"), DUPLICATE)
+    outside = _rejected(
+        distinct.filter(~window.rows & pl.col(str(dataset.time_column)).is_not_null()) if window else distinct.clear(),
+        f"{dataset.time_column}: outside the landed partition",
     )
-    contract = _with_row(dataset.contract)
-    valid, failure = contract.filter(distinct.join(outside, on=_ROW, how="anti").select(*columns, _ROW))
+    wanted = distinct.join(outside, on=_ROW, how="anti")
+    newest = _newest(dataset, wanted) if dataset.partitions is None else wanted
+    outdated = _rejected(wanted.join(newest, on=_ROW, how="anti"), OUTDATED)
+    valid, failure = _with_row(dataset.contract).filter(newest.select(*dataset.contract.columns(), _ROW))
     rejects = pl.concat(
         [
             rows.filter(pl.col("reasons").list.len() > 0).select(_ROW, "reasons"),
             repeated,
             outside,
+            outdated,
             _broken_rules(failure),
         ]
     )
-    records = raw.with_row_index(_ROW).with_columns(record=_record(dataset))
+    records = raw.with_row_index(_ROW).select(_ROW, *ingestion_schema(dataset), record=record_of(dataset))
     return Cleaned(
-        clean=valid.sort(_ROW).select(columns),
-        quarantine=records.join(rejects, on=_ROW, maintain_order="left").select(QUARANTINE_SCHEMA.names()),
+        clean=newest.join(valid.select(_ROW), on=_ROW, how="semi").sort(_ROW).select(columns),
+        quarantine=records.join(rejects, on=_ROW, maintain_order="left").select(quarantine_schema(dataset).names()),
+        read=raw.height,
     )
+
+
+def _rejected(rows: pl.DataFrame, reason: str) -> pl.DataFrame:
+    return rows.select(_ROW, reasons=pl.concat_list(pl.lit(reason)))
+
+
+def _newest(dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+    """The last of the records of a key: where records come as they change, an earlier one is outdated, not wrong."""
+    if dataset.incremental_field is None:
+        return rows
+    key = dataset.contract.primary_key()
+    keyed = rows.drop_nulls(key)  # one without is of no key, and broken
+    newest = keyed.sort(dataset.incremental_field, _ROW).unique(key, keep="last", maintain_order=True)
+    return pl.concat([newest, rows.join(keyed, on=_ROW, how="anti")])
 
 
 def _with_row(contract: type[dy.Schema]) -> type[dy.Schema]:
@@ -83,7 +113,3 @@ def _worded(rule: str) -> str:
     if not kind:
         return rule.replace("_", " ")
     return f"{column}: missing" if kind == "nullability" else f"{column}: {kind.replace('_', ' ')}"
-
-
-def _record(dataset: Dataset) -> pl.Expr:
-    return pl.col(PAYLOAD) if dataset.format == "jsonl" else pl.struct(dataset.header).struct.json_encode()

@@ -7,6 +7,7 @@ names file and partition, and concerns that partition alone.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -25,22 +26,33 @@ INGESTION_SCHEMA = pl.Schema(
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
+def ingestion_schema(dataset: Dataset) -> pl.Schema:
+    """Columns that say where a row came from; there is no partition where the data set has none."""
+    left_out = () if dataset.partitions else ("partition_start",)
+    return pl.Schema({name: dtype for name, dtype in INGESTION_SCHEMA.items() if name not in left_out})
+
+
 def raw_schema(dataset: Dataset) -> pl.Schema:
     """Columns of a raw table: the ingestion columns, then the record as it came.
 
-    A csv record is its columns as text; a jsonl record is its line, because a malformed line has no columns.
+    A record with a declared header is its columns as text. Any other is one line of JSON: a malformed line has no
+    columns, and columns that nobody declared may change.
     """
-    record = dataset.header if dataset.format == "csv" else (PAYLOAD,)
-    return pl.Schema({**INGESTION_SCHEMA, **dict.fromkeys(record, pl.String())})
+    return pl.Schema({**ingestion_schema(dataset), **dict.fromkeys(dataset.header or (PAYLOAD,), pl.String())})
 
 
-def read_landed(dataset: Dataset, landing: Path, partition: str) -> pl.DataFrame:
+def record_of(dataset: Dataset) -> pl.Expr:
+    """The record of a raw row as one JSON text."""
+    return pl.struct(dataset.header).struct.json_encode() if dataset.header else pl.col(PAYLOAD)
+
+
+def read_landed(dataset: Dataset, landing: Path, partition: str | None) -> pl.DataFrame:
     """Read the landed files of one partition.
 
     Args:
         dataset: The data set.
         landing: Folder of all landed files.
-        partition: Partition key.
+        partition: Partition key; None where the data set has no partitions.
 
     Returns:
         The rows, in the order of the files' names and of their lines, with the columns of :func:`raw_schema`.
@@ -50,60 +62,112 @@ def read_landed(dataset: Dataset, landing: Path, partition: str) -> pl.DataFrame
         UnreadableFileError: A file is truncated, is not compressed as its name says, or is not UTF-8 text.
         WrongHeaderError: A csv file has other columns, or the same in another order.
     """
-    start = dataset.partitions.time_window_for_partition_key(partition).start
-    pattern = start.strftime(dataset.landing)
-    files = sorted(landing.glob(pattern))
+    window = dataset.window(partition)
+    pattern = window.start.strftime(dataset.landing) if window else dataset.landing
+    files = sorted(file for file in landing.glob(pattern) if not file.name.startswith((".", "_")))
+    of = f"partition {partition} of data set {dataset.name!r}" if partition else f"data set {dataset.name!r}"
     if not files:
         raise FileNotArrivedError(
-            f"partition {partition} of data set {dataset.name!r} was refused",
+            f"{of} was refused",
             why=f"no file has landed at {pattern}",
-            mend="materialize the partition again once the file has arrived",
+            mend="materialize it again once the file has arrived",
         )
-    frames = [_read(dataset, file, file.relative_to(landing).as_posix(), partition) for file in files]
-    started = pl.lit(start.astimezone(dt.UTC), dtype=INGESTION_SCHEMA["partition_start"])
-    return pl.concat(frames).with_columns(partition_start=started).select(raw_schema(dataset).names())
+    rows = pl.concat(_read(dataset, file, file.relative_to(landing).as_posix(), of) for file in files)
+    if window:
+        started = pl.lit(window.start.astimezone(dt.UTC), dtype=INGESTION_SCHEMA["partition_start"])
+        rows = rows.with_columns(partition_start=started)
+    return rows.select(raw_schema(dataset).names())
 
 
-def _read(dataset: Dataset, file: Path, name: str, partition: str) -> pl.DataFrame:
+def _read(dataset: Dataset, file: Path, name: str, of: str) -> pl.DataFrame:
     try:
         with file.open("rb") as opened:
             if file.suffix == ".gz" and opened.read(2) != _GZIP_MAGIC:
                 message = "it is not gzip-compressed, as its name says"
                 raise OSError(message)
-        read = _read_csv if dataset.format == "csv" else _read_lines
-        return read(dataset, file, name, partition)
+        record = _lines(file) if dataset.format == "jsonl" else _columns(dataset, file, f"file {name} of {of}")
     except (OSError, pl.exceptions.PolarsError) as error:
         # A message of Polars may quote the data.
         reason = (
             str(error) if isinstance(error, OSError) else f"it is not {dataset.format} text ({type(error).__name__})"
         )
         raise UnreadableFileError(
-            f"file {name} of partition {partition} of data set {dataset.name!r} was refused",
+            f"file {name} of {of} was refused",
             why=f"it cannot be read: {reason}",
             mend="let the source deliver the file again, then materialize the partition",
         ) from error
+    numbered = record.with_row_index("source_row", offset=1)
+    return numbered.with_columns(pl.col("source_row").cast(pl.Int64), source_file=pl.lit(name))
 
 
-def _read_lines(_dataset: Dataset, file: Path, name: str, _partition: str) -> pl.DataFrame:
-    lines = pl.scan_lines(file, name=PAYLOAD, row_index_name="source_row", row_index_offset=1, glob=False)
-    return lines.with_columns(pl.col("source_row").cast(pl.Int64), source_file=pl.lit(name)).collect()
-
-
-def _read_csv(dataset: Dataset, file: Path, name: str, partition: str) -> pl.DataFrame:
-    header = pl.read_csv(file, infer_schema=False, n_rows=0, glob=False).columns
-    if tuple(header) != dataset.header:
-        if not set(header) & set(dataset.header):
-            header = []  # no header at all: its first row is data, and is not to be quoted
-        missing = [c for c in dataset.header if c not in header]
-        unexpected = [c for c in header if c not in dataset.header]
-        difference = [f"without {', '.join(missing)}"] * bool(missing)
-        difference += [f"with {', '.join(unexpected)}"] * bool(unexpected)
-        raise WrongHeaderError(
-            f"file {name} of partition {partition} of data set {dataset.name!r} was refused",
-            why=f"its header is {' and '.join(difference) or 'in another order'}, declared is {dataset.header}",
-            mend="let the source deliver the declared columns, or declare the new header and contract",
-        )
-    rows = pl.read_csv(file, infer_schema=False, glob=False)
-    return rows.with_row_index("source_row", offset=1).with_columns(
-        pl.col("source_row").cast(pl.Int64), source_file=pl.lit(name)
+def _lines(file: Path) -> pl.DataFrame:
+    # A byte order mark is no part of the first record.
+    return (
+        pl.scan_lines(file, name=PAYLOAD, glob=False).with_columns(pl.col(PAYLOAD).str.strip_prefix("\ufeff")).collect()
     )
+
+
+def _columns(dataset: Dataset, file: Path, what: str) -> pl.DataFrame:
+    """The columns of a file as text; as one line of JSON each where no header is declared."""
+    if dataset.format == "csv":
+        header = pl.read_csv(file, infer_schema=False, n_rows=0, glob=False).columns
+        if separator := other_separator(header):
+            raise WrongHeaderError(
+                f"{what} was refused",
+                why=f"its columns are separated by {separator!r}",
+                mend="let the source separate them by a comma",
+            )
+    else:
+        header = pl.read_parquet_schema(file)
+    if dataset.header:
+        _refuse_header(dataset, list(header), what)
+    if dataset.format == "csv":
+        rows = pl.read_csv(file, infer_schema=False, glob=False)
+    else:
+        rows = pl.read_parquet(file, glob=False)
+        rows = rows.select(_as_text(name, dtype, what) for name, dtype in rows.schema.items())
+    if not dataset.header:
+        return rows.select(pl.struct(pl.all()).struct.json_encode().alias(PAYLOAD))
+    return rows.select(
+        pl.col(name) if name in rows.columns else pl.lit(None, dtype=pl.String).alias(name) for name in dataset.header
+    )
+
+
+def other_separator(header: list[str]) -> str | None:
+    """What separates the columns of a csv file where it is no comma: the header is one column then."""
+    found = re.search(r"[;\t|]", header[0]) if len(header) == 1 else None
+    return found[0] if found else None
+
+
+def _refuse_header(dataset: Dataset, header: list[str], what: str) -> None:
+    if not set(header) & set(dataset.header):
+        header = []  # no header at all: its first row is data, and is not to be quoted
+    missing = [c for c in dataset.header if c not in header and c not in dataset.may_be_absent]
+    unexpected = [c for c in header if c not in dataset.header] if dataset.new_columns == "refuse" else []
+    # Columns by name are safe in any order, where a source is allowed to change at all.
+    in_order = header == [c for c in dataset.header if c in header]
+    reordered = dataset.new_columns == "refuse" and dataset.format == "csv" and not in_order
+    if not (missing or unexpected or reordered):
+        return
+    difference = [f"without {', '.join(missing)}"] * bool(missing)
+    difference += [f"with {', '.join(unexpected)}"] * bool(unexpected)
+    raise WrongHeaderError(
+        f"{what} was refused",
+        why=f"its header is {' and '.join(difference) or 'in another order'}, declared is {dataset.header}",
+        mend="let the source deliver the declared columns, or declare the new header and contract",
+    )
+
+
+def _as_text(name: str, dtype: pl.DataType, what: str) -> pl.Expr:
+    """A column of Parquet as the text that it is parsed from again, exactly."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.Datetime):
+        text = "%Y-%m-%dT%H:%M:%S%.f" + ("Z" if dtype.time_zone else "")
+        return (column.dt.convert_time_zone("UTC") if dtype.time_zone else column).dt.strftime(text)
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Duration, pl.Time):
+        raise UnreadableFileError(
+            f"{what} was refused",
+            why=f"its column {name!r} is a {dtype}, which is no text",
+            mend="let the source deliver plain columns, or jsonl for nested ones",
+        )
+    return column.cast(pl.String)

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from pattern_platform.ingestion.drift import new_fields, refuse_changed_types
 from pattern_platform.ingestion.landing import PAYLOAD
+from pattern_platform.ingestion.registry_row import WHOLE_RECORD
+from pattern_platform.ingestion.timestamps import EPOCHS, parse_timestamp
 from pattern_platform.warehouse.query import query
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pattern_platform.ingestion.dataset import Dataset
 
 MALFORMED = "malformed record"
@@ -28,12 +33,16 @@ def parse_rows(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
         raw: Rows with the columns of :func:`~pattern_platform.ingestion.landing.raw_schema`.
 
     Returns:
-        A row for each raw row, in their order: the contract's columns, and ``reasons``, the list of what does not
-        fit, empty for rows that do.
+        A row for each raw row, in their order: the contract's columns, those that the source added and the data set
+        keeps, and ``reasons``, the list of what does not fit, empty for rows that do.
+
+    Raises:
+        ChangedSourceError: It is not the records that are wrong, but the source.
     """
-    fields = _json_fields(dataset, raw) if dataset.format == "jsonl" else _csv_fields(dataset, raw)
-    types = pl.Schema(dataset.contract)
-    typed = fields.with_columns(_typed(pl.col(_TEXT + name), dtype).alias(name) for name, dtype in types.items())
+    added = new_fields(dataset, raw)
+    typed = parse_columns(dataset, raw, {**dataset.sources, **added})
+    refuse_changed_types(dataset, typed, {name: typed[_GIVEN + name] for name in dataset.sources})
+    types = _types(dataset, {**dataset.sources, **added})
     reasons = [
         pl.when(pl.col(_GIVEN + name) & pl.col(name).is_null()).then(pl.lit(f"{name}: not a {_called(dtype)}"))
         for name, dtype in types.items()
@@ -41,15 +50,35 @@ def parse_rows(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
     malformed = pl.when("malformed").then(pl.lit(MALFORMED))
     parents = [
         pl.when(name).then(pl.lit(f"{name.removeprefix(_WRONG)}: not an object"))
-        for name in fields.columns
+        for name in typed.columns
         if name.startswith(_WRONG)
     ]
     return typed.select(*types, reasons=pl.concat_list(malformed, *parents, *reasons).list.drop_nulls())
 
 
-def _typed(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def parse_columns(dataset: Dataset, raw: pl.DataFrame, sources: Mapping[str, str]) -> pl.DataFrame:
+    """Parse some fields of raw rows; null where one is absent, or does not fit.
+
+    Args:
+        dataset: The data set.
+        raw: As of :func:`parse_rows`.
+        sources: Where each column is in the record; of the type that the contract says, else text.
+    """
+    types = _types(dataset, sources)
+    fields = _column_fields(dataset, raw, sources) if dataset.header else _json_fields(dataset, raw, sources, types)
+    return fields.with_columns(
+        _typed(pl.col(_TEXT + name), dtype, dataset).alias(name) for name, dtype in types.items()
+    )
+
+
+def _types(dataset: Dataset, sources: Mapping[str, str]) -> dict[str, pl.DataType]:
+    contract = pl.Schema(dataset.contract)
+    return {name: contract.get(name, pl.String()) for name in sources}
+
+
+def _typed(text: pl.Expr, dtype: pl.DataType, dataset: Dataset) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
-        return text.str.to_datetime("%+", time_unit="us", strict=False)
+        return parse_timestamp(text, dataset.timestamp_format, dataset.time_zone)
     if isinstance(dtype, pl.Date):
         return text.str.to_date("%Y-%m-%d", strict=False)
     if isinstance(dtype, pl.Boolean):
@@ -60,15 +89,17 @@ def _typed(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _called(dtype: pl.DataType) -> str:
     if dtype.is_numeric():
         return "whole number" if dtype.is_integer() else "number"
-    names: dict[type[pl.DataType], str] = {pl.Datetime: "timestamp", pl.String: "text", pl.Boolean: "truth value"}
+    names: dict[type[pl.DataType], str] = {
+        pl.Boolean: "truth value",
+        pl.Datetime: "timestamp",
+        pl.Enum: "category of the contract",
+        pl.String: "text",
+    }
     return names.get(dtype.base_type(), str(dtype).lower())
 
 
-def _csv_fields(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
-    text = {
-        name: pl.when(~pl.col(source).is_in(dataset.null_values)).then(source)
-        for name, source in _sources(dataset).items()
-    }
+def _column_fields(dataset: Dataset, raw: pl.DataFrame, sources: Mapping[str, str]) -> pl.DataFrame:
+    text = {name: pl.when(~pl.col(source).is_in(dataset.null_values)).then(source) for name, source in sources.items()}
     return raw.select(
         malformed=pl.lit(value=False),
         **{_TEXT + name: value for name, value in text.items()},
@@ -76,17 +107,23 @@ def _csv_fields(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _json_fields(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
+def _json_fields(
+    dataset: Dataset, raw: pl.DataFrame, sources: Mapping[str, str], types: Mapping[str, pl.DataType]
+) -> pl.DataFrame:
     """Take each field out of the record with the type that JSON gives it, in one pass of DuckDB over the lines."""
-    sources = _sources(dataset)
-    types = pl.Schema(dataset.contract)
     columns = []
     for name, source in sources.items():
+        if source == WHOLE_RECORD:
+            columns.append(f"{PAYLOAD} AS {_quoted(_TEXT + name)}, true AS {_quoted(_GIVEN + name)}")
+            continue
         leaf = "record." + ".".join(_quoted(part) for part in source.split("."))
-        fits = ", ".join(f"'{kind}'" for kind in _json_types(types[name]))
+        # Columns of a csv or parquet file are text, and so is what nobody declared.
+        loose = dataset.format != "jsonl" or name not in dataset.sources
+        fits = ", ".join(f"'{kind}'" for kind in _json_types(types[name], dataset, loose=loose))
         columns.append(f"CASE WHEN json_type({leaf}) IN ({fits}) THEN {leaf} ->> '$' END AS {_quoted(_TEXT + name)}")
         columns.append(f"{leaf} IS NOT NULL AS {_quoted(_GIVEN + name)}")
-    for parent in sorted({source[:at] for source in sources.values() for at, c in enumerate(source) if c == "."}):
+    wanted = (source for source in sources.values() if source != WHOLE_RECORD)
+    for parent in sorted({source[:at] for source in wanted for at, c in enumerate(source) if c == "."}):
         path = "$." + ".".join(_quoted(part) for part in parent.split("."))
         kind = f"CASE WHEN record IS NOT NULL THEN json_type({PAYLOAD}, '{path}') END"
         columns.append(f"{kind} NOT IN ('OBJECT', 'NULL') AS {_quoted(_WRONG + parent)}")
@@ -94,22 +131,30 @@ def _json_fields(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
         SELECT record IS NULL AS malformed, {", ".join(columns)}
         FROM (
             SELECT CASE WHEN json_valid({PAYLOAD}) AND json_type({PAYLOAD}) = 'OBJECT'
-                        THEN from_json({PAYLOAD}, $structure) END AS record, {PAYLOAD}
+                        THEN TRY(from_json({PAYLOAD}, $structure)) END AS record, {PAYLOAD}
             FROM lines ORDER BY position
         )
     """  # noqa: S608 - names are the contract's own, and quoted
     lines = raw.select(PAYLOAD).with_row_index("position")
-    return query(sql, {"lines": lines}, {"structure": json.dumps(_structure(sources))})
+    fields = query(sql, {"lines": lines}, {"structure": json.dumps(_structure(sources))})
+    if dataset.format == "jsonl":
+        return fields
+    absent = {name: pl.col(_TEXT + name).is_in(dataset.null_values) for name in sources}  # of a column of text
+    return fields.with_columns(
+        *(pl.when(~null).then(_TEXT + name).alias(_TEXT + name) for name, null in absent.items()),
+        *(
+            (pl.col(_GIVEN + name) & ~is_absent).fill_null(value=False).alias(_GIVEN + name)
+            for name, is_absent in absent.items()
+        ),
+    )
 
 
-def _sources(dataset: Dataset) -> dict[str, str]:
-    return {name: (column.metadata or {}).get("source", name) for name, column in dataset.contract.columns().items()}
-
-
-def _structure(sources: dict[str, str]) -> dict[str, Any]:
+def _structure(sources: Mapping[str, str]) -> dict[str, Any]:
     """The nested shape of the wanted fields, each kept as JSON so that its type can be told."""
     structure: dict[str, Any] = {}
     for source in sources.values():
+        if source == WHOLE_RECORD:
+            continue
         *outer, leaf = source.split(".")
         level = structure
         for part in outer:
@@ -118,7 +163,11 @@ def _structure(sources: dict[str, str]) -> dict[str, Any]:
     return structure
 
 
-def _json_types(dtype: pl.DataType) -> tuple[str, ...]:
+def _json_types(dtype: pl.DataType, dataset: Dataset, *, loose: bool) -> tuple[str, ...]:
+    if loose:
+        return ("VARCHAR", "BOOLEAN", "BIGINT", "UBIGINT", "DOUBLE", "ARRAY", "OBJECT")
+    if isinstance(dtype, pl.Datetime) and dataset.timestamp_format in EPOCHS:
+        return ("BIGINT", "UBIGINT")
     if isinstance(dtype, pl.Boolean):
         return ("BOOLEAN",)
     if dtype.is_integer():

@@ -181,8 +181,9 @@ def commit(
                     change_set = ChangeSet(add=batch, remove=current.files.clear())
                     change_set = plan(current)
                 snapshot = current
-                if not all((snapshot.table / file.path).exists() for file in change_set.add):
-                    raise _changed_under_way(snapshot.table)  # a full vacuum of someone else, or a table made anew
+                if not all(_is_there(snapshot.table, file) for file in change_set.add):
+                    # A full vacuum of someone else, a table made anew, or an erasure from the file of an older version.
+                    raise _changed_under_way(snapshot.table)
                 try:
                     recorded = {**metadata, **change_set.metadata, "commit_id": commit_id}
                     _append(snapshot, change_set, metadata=recorded, app_ids=app_ids)
@@ -222,6 +223,11 @@ def checkpoint_if_due(commit: Commit) -> None:
         return  # delta-rs takes any text; one that is no number of commits means no checkpoints
     if commit.version % int(interval) == 0 and (snapshot := open_table(commit.base.table)):
         snapshot.handle.create_checkpoint()
+
+
+def _is_there(table: Path, file: DataFile) -> bool:
+    path = table / file.path
+    return path.exists() and path.stat().st_size == file.size
 
 
 def _touched(window: Window, planned: Snapshot, current: Snapshot) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deltalake import CommitProperties, PostCommitHookProperties, Schema
@@ -19,7 +20,7 @@ from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     import polars as pl
@@ -71,6 +72,26 @@ def write_once(rows: pl.LazyFrame, table: Path, *, metadata: Mapping[str, object
     return snapshot
 
 
+@contextmanager
+def unsealed(table: Path) -> Generator[None]:
+    """Let files of a table that was written once be replaced, by an erasure alone; afterwards it is read-only again.
+
+    Any other table is left as it is.
+    """
+    first = commit_path(table, 0)
+    # A file tells, not a folder: an erasure that was killed leaves folders open.
+    if not first.exists() or first.stat().st_mode & _WRITE:
+        yield
+        return
+    for path in (table, *table.rglob("*")):
+        if path.is_dir() or path.suffix == ".lock":
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
+    try:
+        yield
+    finally:
+        _set_writable(table, writable=False)
+
+
 def remove_table(table: Path) -> None:
     """Remove a table that was written once, or what an interrupted write left of one."""
     if table.exists():
@@ -82,4 +103,7 @@ def _set_writable(table: Path, *, writable: bool) -> None:
     paths = [table, *table.rglob("*")] if writable else [*table.rglob("*"), table]
     for path in paths:
         mode = path.stat().st_mode
-        path.chmod(mode | stat.S_IWUSR if writable else mode & ~_WRITE)
+        if not writable:
+            path.chmod(mode & ~_WRITE)
+        elif path.is_dir():  # a file may be another namespace's too, by a hard link, and is removed without
+            path.chmod(mode | stat.S_IWUSR)

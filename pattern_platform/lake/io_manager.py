@@ -26,7 +26,9 @@ from pattern_platform.errors import (
 )
 from pattern_platform.lake.checks import input_name, listed, refuse_layout, refuse_outside, refuse_unknown_columns
 from pattern_platform.lake.commit import checkpoint_if_due
+from pattern_platform.lake.commit_notes import notes_of_output
 from pattern_platform.lake.completeness import missing_partitions
+from pattern_platform.lake.cost import meter
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.lineage import replay_commands
@@ -159,7 +161,12 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             window=window,
             rows_are_checked=in_memory,
             declaration=declaration,
-            metadata={"asset": name, "run_id": context.run_id, "partition_keys": keys},
+            metadata={
+                "asset": name,
+                "run_id": context.run_id,
+                "partition_keys": keys,
+                **notes_of_output(context.output_metadata),
+            },
         )
         commits = self.write(write)
         try:
@@ -175,6 +182,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 "dagster/uri": str(table),
                 "dagster/column_schema": columns,
                 **self.counted(write, commits),
+                **meter.settle(commits),
             }
         )
         self.after_commit(context, write, commits)
@@ -234,6 +242,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                     mend='materialize them first, or set the input metadata "allow_missing_partitions": True',
                 )
             context.log.warning("%s has no partition(s) %s", name, listed(missing))
+        meter.note_read(files)
         rows = snapshot.scan(window, files)
         if declared.columns is not None:
             refuse_unknown_columns(declared.columns, snapshot.schema, input_name(context), name)

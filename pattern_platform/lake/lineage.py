@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pattern_platform.lake.window import Window
 
 STATEFUL = "stateful_merger"
+# What changes rows in older versions as in the newest: a restore undoes nothing of it.
+HISTORY_TOO = frozenset({"erasure", "retention"})
 # A version is restored from its files, and its number is known from the log: both stay.
 VERSIONS_KEPT = {
     "delta.logRetentionDuration": "interval 3650 days",
@@ -113,7 +115,7 @@ class Lineage:
                 unrecorded.clear()
                 if metadata["previous"] is None:
                     latest = replace(latest, root=metadata["base"], root_known=True)
-            elif data_change:
+            elif data_change and metadata.get("pattern") not in HISTORY_TOO:
                 unrecorded.append(version)
         ordered = {record.partition: record for record in sorted(records.values(), key=lambda r: r.position)}
         return replace(latest, records=ordered, unrecorded=tuple(unrecorded))
@@ -137,7 +139,7 @@ def read_commits(table: Path, after: int, to: int) -> Iterable[tuple[int, dict[s
     """
     for version in range(after + 1, to + 1):
         try:
-            lines = commit_path(table, version).read_text().splitlines()
+            lines = commit_path(table, version).read_text().split("\n")  # a value may hold what ends a line elsewhere
         except FileNotFoundError:
             continue
         actions = [json.loads(line) for line in lines if line]

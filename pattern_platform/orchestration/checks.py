@@ -21,7 +21,11 @@ warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckS
 
 
 def contract_check(
-    asset: dg.AssetKey, contract: type[dy.Schema], partitions: dg.PartitionsDefinition
+    asset: dg.AssetKey,
+    contract: type[dy.Schema],
+    partitions: dg.PartitionsDefinition | None,
+    *,
+    others: bool = False,
 ) -> dg.AssetChecksDefinition:
     """A blocking check that the stored rows keep a contract: columns, types and rules.
 
@@ -29,6 +33,7 @@ def contract_check(
         asset: The asset.
         contract: The contract.
         partitions: Partitions of the asset.
+        others: Whether there may be columns that the contract does not know.
     """
 
     @dg.asset_check(
@@ -40,7 +45,8 @@ def contract_check(
     )
     def keeps_the_contract(rows: pl.DataFrame) -> dg.AssetCheckResult:
         expected, stored = pl.Schema(contract), rows.schema
-        wrong = sorted(name for name in {*expected, *stored} if not same_type(expected.get(name), stored.get(name)))
+        known = {*expected} if others else {*expected, *stored}
+        wrong = sorted(name for name in known if not same_type(expected.get(name), stored.get(name)))
         if wrong:
             return dg.AssetCheckResult(passed=False, metadata={"columns": wrong}, description="columns differ")
         _, failure = contract.filter(rows, cast=True)
@@ -52,7 +58,7 @@ def contract_check(
 
 
 def unique_check(
-    asset: dg.AssetKey, columns: Sequence[str], partitions: dg.PartitionsDefinition
+    asset: dg.AssetKey, columns: Sequence[str], partitions: dg.PartitionsDefinition | None
 ) -> dg.AssetChecksDefinition:
     """A blocking check that some columns identify a row of a partition, and are never null.
 

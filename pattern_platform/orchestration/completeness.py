@@ -158,6 +158,29 @@ def complete_check(
     return is_complete
 
 
+def published_check(asset: dg.AssetKey, partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
+    """The alert: a check that warns where too little of a partition was there to publish it.
+
+    Args:
+        asset: The completeness table.
+        partitions: Its partitions.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name="is_published",
+        description="Enough of the partition was there to publish it.",
+        partitions_def=partitions,
+    )
+    def is_published(rows: pl.DataFrame) -> dg.AssetCheckResult:
+        withheld = rows.filter(~pl.col("is_published")).height
+        return dg.AssetCheckResult(
+            passed=not withheld, severity=dg.AssetCheckSeverity.WARN, metadata={"partitions_withheld": withheld}
+        )
+
+    return is_published
+
+
 def arrived_check(asset: dg.AssetKey, partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
     """The alert: a check that fails where nothing of a partition arrived.
 

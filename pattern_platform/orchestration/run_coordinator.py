@@ -15,25 +15,57 @@ In ``dagster.yaml``::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from dagster import QueuedRunCoordinator
+from dagster import Field, QueuedRunCoordinator
+
+from pattern_platform.orchestration.json_logs import install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dagster import DagsterRun, SubmitRunContext
 
+NAMESPACE = "pattern_platform/namespace"
+_OWN = ("namespace", "logs")
 _NOT_OF_RUNS = "dagster/kind/"  # what an asset is made of, stored as tags
 
 
 class AssetTagRunCoordinator(QueuedRunCoordinator):
-    """A ``QueuedRunCoordinator`` that gives a run the tags of the assets it materializes; its config is the same.
+    """A ``QueuedRunCoordinator`` that gives a run the tags of the assets it materializes.
+
+    Its config is the same; with ``namespace``, of which every run carries the tag :data:`NAMESPACE`, and with ``logs``,
+    the folder of the JSON logs.
 
     A tag that was given at launch stays, unless its key has a limit: then the asset's counts. Where assets of one run
     differ in a tag, the run gets none of them; where the key has a limit, the run is failed with a message, because
     one run cannot be counted under two values. A limit on a key of its own, as the runners have, knows no such case.
+
+    Daemon and webserver load it, so it is here that they begin to write their logs where those of the runs are.
     """
+
+    namespace_tag: Mapping[str, str] = {}
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """The config of its base, and its own."""
+        own = {name: Field(str, is_required=False) for name in _OWN}
+        return {**cast("dict[str, Any]", super().config_type()), **own}
+
+    @classmethod
+    def from_config_value(
+        cls,
+        inst_data: Any,  # noqa: ANN401 - no public type
+        config_value: Mapping[str, Any],
+    ) -> AssetTagRunCoordinator:
+        """Made by an instance, as ``dagster.yaml`` says; the base takes what it knows."""
+        base = {name: value for name, value in config_value.items() if name not in _OWN}
+        made = cast("AssetTagRunCoordinator", super().from_config_value(inst_data, base))
+        namespace, logs = (config_value.get(name) for name in _OWN)
+        made.namespace_tag = {NAMESPACE: namespace} if namespace else {}
+        if namespace and logs:
+            install(logs, namespace)
+        return made
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Tag a run, then enqueue it."""
@@ -56,7 +88,7 @@ class AssetTagRunCoordinator(QueuedRunCoordinator):
             key: next(iter(values))
             for key, values in tags.items()
             if len(values) == 1 and (key in limited or key not in run.tags)
-        }
+        } | dict(self.namespace_tag)
         if added:
             self._instance.add_run_tags(run.run_id, added)
         return super().submit_run(context)

@@ -11,20 +11,19 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from pattern_platform.ingestion.assets import PARTITIONS_PER_RUN, ingestion_assets, ingestion_checks
-from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.ingested import INGESTED, LOOKBACK
+from pattern_platform.ingestion.stages import PARTITIONS_PER_RUN
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import contract_check, totals_check, unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
 from pattern_platform.settings import Settings
-from pattern_platform.visits.contract import Visit, VisitsCube
+from pattern_platform.visits.contract import VisitsCube
 from pattern_platform.warehouse.query import query
 
-_settings = Settings()
-HOURS = dg.HourlyPartitionsDefinition(_settings.visits_from.isoformat() + "-00:00", f"{_settings.visits_end}-00:00")
-DAYS = dg.DailyPartitionsDefinition(_settings.visits_from.isoformat(), _settings.visits_end.isoformat())
-LOOKBACK = timedelta(days=7)
+VISITS = INGESTED["visits"]
+HOURS = VISITS.partitions
+DAYS = dg.DailyPartitionsDefinition(HOURS.start, end_date=HOURS.end)
+_STALE_AFTER = timedelta(hours=Settings().thresholds.stale_after_hours)
 
 BY_HOUR = described(
     hour="Start of the hour in which the visits reached the log, in UTC.",
@@ -34,17 +33,6 @@ BY_HOUR = described(
 )
 CUBE_COLUMNS = {name: column.description or "" for name, column in VisitsCube.columns().items()}
 CUBE = described(**CUBE_COLUMNS)
-
-VISITS = Dataset(
-    name="visits",
-    description="Page views of the blog.",
-    owner="team:web",
-    landing="visits/date=%Y-%m-%d/hour=%H/*.jsonl.gz",
-    format="jsonl",
-    partitions=HOURS,
-    contract=Visit,
-    time_column="append_time",
-)
 
 
 @dg.asset(
@@ -89,7 +77,7 @@ def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
         "dagster/column_schema": CUBE,
     },
     automation_condition=aligned_fan_in(LOOKBACK),
-    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=26)),
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=_STALE_AFTER, warn_window=_STALE_AFTER / 2),
 )
 def visits_cube(hours: pl.DataFrame) -> pl.DataFrame:
     """Cube the hours of the day."""
@@ -111,13 +99,9 @@ def cube_of(hours: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-ASSETS = [
-    *ingestion_assets(VISITS, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
-    visits_by_hour,
-    visits_cube,
-]
+ASSETS = [*VISITS.assets, visits_by_hour, visits_cube]
 CHECKS = [
-    *ingestion_checks(VISITS),
+    *VISITS.checks,
     contract_check(visits_cube.key, VisitsCube, DAYS),
     unique_check(visits_by_hour.key, ["hour", "page", "user_id"], HOURS),
     totals_check(
@@ -128,10 +112,3 @@ CHECKS = [
         DAYS,
     ),
 ]
-INGEST = dg.define_asset_job(
-    "ingest_visits",
-    description="One landed hour of visits. What follows from it, the conditions of the assets request.",
-    selection=[dg.AssetKey(["raw", "visits"])],
-    tags=URGENT,
-)
-SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
+from pattern_platform.ingested import LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.visits.assets import DAYS, LOOKBACK
+from pattern_platform.visits.assets import DAYS
 
 CENTS_PER_IMPRESSION = 2
 

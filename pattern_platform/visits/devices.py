@@ -7,39 +7,20 @@ landing/device_updates -> raw/device_updates -> clean/device_updates -> clean/de
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
-from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.ingested import INGESTED, LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.orchestration.merged_tables import superseded_check, unique_in_table_check, version_table_asset
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
-from pattern_platform.visits import device_updates
-from pattern_platform.visits.assets import LOOKBACK
-from pattern_platform.visits.contract import DeviceUpdate
 
-DAYS = dg.DailyPartitionsDefinition(
-    min(device_updates.DAYS).isoformat(), (max(device_updates.DAYS) + timedelta(days=1)).isoformat()
-)
+DEVICE_UPDATES = INGESTED["device_updates"]
+DAYS = DEVICE_UPDATES.partitions
 _YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
-
-DEVICE_UPDATES = Dataset(
-    name="device_updates",
-    description="Devices as they are from a day on.",
-    owner="team:web",
-    landing="device_updates/date=%Y-%m-%d/*.csv",
-    format="csv",
-    partitions=DAYS,
-    contract=DeviceUpdate,
-    time_column="day",
-    header=device_updates.HEADER,
-)
 
 
 # A day rests on the day before: a correction makes the later days stale in the UI, and they follow one by one.
@@ -117,21 +98,14 @@ VERSIONS = version_table_asset(
     },
 )
 ASSETS = [
-    *ingestion_assets(DEVICE_UPDATES, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
+    *DEVICE_UPDATES.assets,
     devices,
     VERSIONS,
     served_devices,
 ]
 CHECKS = [
-    *ingestion_checks(DEVICE_UPDATES),
+    *DEVICE_UPDATES.checks,
     unique_in_table_check(devices.key, ["id"], "stateful_merger"),
     unique_check(served_devices.key, ["id"], DAYS),
     superseded_check(devices.key, "stateful_merger"),
 ]
-INGEST = dg.define_asset_job(
-    "ingest_device_updates",
-    description="One landed day of updates. What follows from it, the conditions of the assets request.",
-    selection=[dg.AssetKey(["raw", "device_updates"])],
-    tags=URGENT,
-)
-SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)

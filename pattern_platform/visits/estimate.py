@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from pattern_platform.ingested import LOOKBACK
 from pattern_platform.patterns.data_flow.unaligned_fan_in import fan_in_asset, unaligned_fan_in
-from pattern_platform.visits.assets import CUBE_COLUMNS, DAYS, LOOKBACK, cube_of, visits_by_hour
+from pattern_platform.settings import Settings
+from pattern_platform.visits.assets import CUBE_COLUMNS, DAYS, cube_of, visits_by_hour
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,7 +27,7 @@ def _cube(hours: pl.LazyFrame) -> pl.LazyFrame:
 ESTIMATE, _CHECKS = fan_in_asset(
     visits_by_hour,
     _cube,
-    floor=0.5,
+    floor=Settings().thresholds.estimate_floor,
     published={
         "key": ["aggregated", "visits_estimate"],
         "description": "Visits of a day like the cube, as soon as every hour has arrived or failed.",

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import polars as pl
 
-from pattern_platform.ingestion.assets import PARTITIONS_PER_RUN
+from pattern_platform.ingested import LOOKBACK
+from pattern_platform.ingestion.stages import PARTITIONS_PER_RUN
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.patterns.data_flow.single_runner import BEFORE
 from pattern_platform.runners import SESSIONS
-from pattern_platform.visits.assets import HOURS, LOOKBACK
+from pattern_platform.visits.assets import HOURS
 from pattern_platform.visits.sessions import GAP
 
 _KEY = ["aggregated", "sessions_by_hour"]

@@ -11,18 +11,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
-from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.ingested import INGESTED, LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.orchestration.steps import steps_cleanup_asset
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.patterns.data_flow.local_sequencer import step_sequence
-from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
-from pattern_platform.visits.assets import DAYS, LOOKBACK
-from pattern_platform.visits.contract import Like
-from pattern_platform.visits.like_files import HEADER
 
+LIKES = INGESTED["likes"]
+DAYS = LIKES.partitions
 BEST_POSTS, TOP_AUTHORS = 3, 10
 _LIKED = {"day": "The day, in UTC.", "author": "Who wrote the posts."}
 _STEP: dict[str, Any] = {
@@ -34,18 +31,6 @@ _STEP: dict[str, Any] = {
     "partitions_def": DAYS,
     "automation_condition": aligned_fan_in(LOOKBACK),
 }
-
-LIKES = Dataset(
-    name="likes",
-    description="Likes of the blog's posts.",
-    owner="team:web",
-    landing="likes/date=%Y-%m-%d/*.csv",
-    format="csv",
-    partitions=DAYS,
-    contract=Like,
-    time_column="liked_at",
-    header=HEADER,
-)
 
 
 @dg.asset(
@@ -94,22 +79,15 @@ top_authors = step_sequence(
 )
 
 ASSETS = [
-    *ingestion_assets(LIKES, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
+    *LIKES.assets,
     likes_by_post,
     top_authors,
 ]
 CHECKS = [
-    *ingestion_checks(LIKES),
+    *LIKES.checks,
     unique_check(likes_by_post.key, ["day", "author", "post"], DAYS),
     unique_check(top_authors.key, ["day", "rank"], DAYS),
 ]
-INGEST = dg.define_asset_job(
-    "ingest_likes",
-    description="One landed day of likes. What follows from it, the conditions of the assets request.",
-    selection=[dg.AssetKey(["raw", "likes"])],
-    tags=URGENT,
-)
-SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)
 MAINTENANCE = [
     steps_cleanup_asset(
         "steps",

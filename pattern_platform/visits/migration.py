@@ -11,10 +11,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from pattern_platform.ingested import LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.patterns.data_flow.parallel_split import parallel_split
-from pattern_platform.visits.assets import DAYS, LOOKBACK
+from pattern_platform.visits.assets import DAYS
 
 _PARENT = dg.AssetKey(["clean", "visits"])
 _CONTEXT = ("referral", "ad_id", "browser")

@@ -10,7 +10,7 @@ import polars as pl
 
 from pattern_platform.errors import FileNotArrivedError, UnreadableFileError
 from pattern_platform.ingestion.arrivals import arrivals_sensor
-from pattern_platform.ingestion.assets import LandingZone
+from pattern_platform.ingestion.landing_zone import LandingZone
 from pattern_platform.lake.schema import described
 from pattern_platform.runners import PAGE_SPEED, TEAM_WEB
 

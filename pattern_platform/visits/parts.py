@@ -7,6 +7,7 @@ from pattern_platform.visits import (
     assets,
     billing,
     catalogue,
+    comments,
     devices,
     estimate,
     hourly_sessions,
@@ -18,12 +19,10 @@ from pattern_platform.visits import (
     warehouse,
 )
 
-INGESTED = (assets, users, devices, likes)
+INGESTED = (assets, users, devices, likes, comments)
 DERIVED = (estimate, warehouse, billing, sessions, hourly_sessions, migration, archive, catalogue)
 
 ASSETS = [asset for part in (*INGESTED, *DERIVED, page_speed) for asset in part.ASSETS]
 CHECKS = [check for part in (*INGESTED, *DERIVED) for check in part.CHECKS]
-JOBS = [part.INGEST for part in INGESTED]
-SCHEDULES = [part.SCHEDULE for part in INGESTED]
 SENSORS = [page_speed.ARRIVALS, hourly_sessions.REPLAYS]
 MAINTENANCE = [*warehouse.MAINTENANCE, *catalogue.MAINTENANCE, *likes.MAINTENANCE]

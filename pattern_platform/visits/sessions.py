@@ -10,10 +10,11 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
+from pattern_platform.ingested import LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.visits.assets import DAYS, LOOKBACK
+from pattern_platform.visits.assets import DAYS
 
 GAP = timedelta(minutes=30)
 

@@ -9,25 +9,13 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from pattern_platform.ingestion.assets import ingestion_assets, ingestion_checks
-from pattern_platform.ingestion.dataset import Dataset
+from pattern_platform.ingested import INGESTED, LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.merged_tables import unique_in_table_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.runners import INGESTION, TEAM_WEB, URGENT
-from pattern_platform.visits.assets import HOURS, LOOKBACK
-from pattern_platform.visits.contract import UserChange
+from pattern_platform.visits.assets import HOURS
 
-USER_CHANGES = Dataset(
-    name="user_changes",
-    description="Changes of the blog's users.",
-    owner="team:web",
-    landing="user_changes/date=%Y-%m-%d/hour=%H/*.jsonl.gz",
-    format="jsonl",
-    partitions=HOURS,
-    contract=UserChange,
-    time_column="append_time",
-)
+USER_CHANGES = INGESTED["user_changes"]
 
 
 @dg.asset(
@@ -65,14 +53,7 @@ def users(changes: pl.LazyFrame) -> pl.LazyFrame:
 
 
 ASSETS = [
-    *ingestion_assets(USER_CHANGES, automation_condition=aligned_fan_in(LOOKBACK), runners=[INGESTION, TEAM_WEB]),
+    *USER_CHANGES.assets,
     users,
 ]
-CHECKS = [*ingestion_checks(USER_CHANGES), unique_in_table_check(users.key, ["user_id"], "merger")]
-INGEST = dg.define_asset_job(
-    "ingest_user_changes",
-    description="One landed hour of changes. What follows from it, the conditions of the assets request.",
-    selection=[dg.AssetKey(["raw", "user_changes"])],
-    tags=URGENT,
-)
-SCHEDULE = dg.build_schedule_from_partitioned_job(INGEST, minute_of_hour=10)
+CHECKS = [*USER_CHANGES.checks, unique_in_table_check(users.key, ["user_id"], "merger")]

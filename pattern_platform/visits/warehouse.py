@@ -12,11 +12,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from pattern_platform.ingested import LOOKBACK
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import totals_check, unique_check
 from pattern_platform.orchestration.unit_tables import freezing_asset, unit_schema_asset, units_check, waiting_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
-from pattern_platform.visits.assets import BY_HOUR, CUBE, DAYS, LOOKBACK, visits_by_hour
+from pattern_platform.visits.assets import BY_HOUR, CUBE, DAYS, visits_by_hour
 
 _DAILY: dict[str, Any] = {
     "owners": ["team:web"],

@@ -6,6 +6,7 @@ taken waits, up to a limit. Inside a process one transaction at a time writes, a
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 120.0
 _PAUSE_SECONDS = 0.05
+_NEW = "pattern_platform_new"
 # By another process; in this one, set up otherwise, or by a thread that is closing it.
 _TAKEN = ("Could not set lock on file", "different configuration", "Unique file handle conflict")
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -33,17 +35,18 @@ _turns: dict[Path, threading.Lock] = {}
 
 
 @contextmanager
-def connected(database: str) -> Generator[duckdb.DuckDBPyConnection]:
+def connected(database: str, *, read_only: bool = False) -> Generator[duckdb.DuckDBPyConnection]:
     """Hold a database for some statements; times come back in UTC.
 
     Args:
         database: Path of the file; it is made where there is none, with its folder.
+        read_only: Whether the statements read alone, for who may not write to the file.
 
     Raises:
         DatabaseLockedError: Someone else held it for longer than the limit.
         UnsupportedStorageError: The database is not a file.
     """
-    connection = _opened(path_of(database))
+    connection = _opened(path_of(database), read_only=read_only)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
@@ -62,15 +65,52 @@ def transaction(database: str) -> Generator[duckdb.DuckDBPyConnection]:
         DatabaseLockedError: As of :func:`connected`, or because of another thread.
         UnsupportedStorageError: As of :func:`connected`.
     """
+    with _turn(path_of(database)), connected(database) as connection:
+        connection.begin()
+        yield connection
+        connection.commit()
+
+
+@contextmanager
+def rewritten(database: str) -> Generator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """Put a new file in the place of a database: what was deleted stays in the blocks of the old one.
+
+    Both are held meanwhile, so nobody writes to the old one. An error before the end leaves it as it was.
+
+    Args:
+        database: As of :func:`connected`.
+
+    Yields:
+        A connection, and the name under which the new file is attached, which is empty.
+
+    Raises:
+        DatabaseLockedError: As of :func:`transaction`.
+        UnsupportedStorageError: As of :func:`connected`.
+    """
     path = path_of(database)
+    with _turn(path), connected(database) as connection:
+        connection.execute("CHECKPOINT")  # a log of the old file would be taken for one of the new
+        with whole_file(path) as unfinished:
+            escaped = str(unfinished).replace("'", "''")
+            held = connection.execute("SELECT current_database()").fetchall()[0][0].replace('"', '""')
+            connection.execute(f"ATTACH '{escaped}' AS {_NEW}")
+            try:
+                yield connection, _NEW
+            finally:
+                connection.execute(f'USE "{held}"; DETACH {_NEW}')  # the log of the new file is folded in
+            shutil.copymode(path, unfinished)
+        # Whoever opened the old file before it was replaced tries to lock it now, finds it taken, and opens the new.
+        time.sleep(_PAUSE_SECONDS)
+
+
+@contextmanager
+def _turn(path: Path) -> Generator[None]:
+    """One writer at a time inside this process."""
     turn = _turns.setdefault(path, threading.Lock())
     if not turn.acquire(timeout=WAIT_SECONDS):
         raise _locked(path, "another thread of this process writes to it")
     try:
-        with connected(database) as connection:
-            connection.begin()
-            yield connection
-            connection.commit()
+        yield
     finally:
         turn.release()
 
@@ -90,13 +130,13 @@ def path_of(database: str) -> Path:
     return Path(database).absolute()
 
 
-def _opened(path: Path) -> duckdb.DuckDBPyConnection:
+def _opened(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     if not path.exists():
         _make(path)
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), config=_CONFIG)
+            return duckdb.connect(str(path), read_only=read_only, config=_CONFIG)
         except duckdb.Error as error:
             if not any(reason in str(error) for reason in _TAKEN):
                 raise

@@ -14,7 +14,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from pattern_platform.errors import UnsupportedTypeError
+from pattern_platform.errors import UnreachableStoreError, UnsupportedTypeError
 from pattern_platform.lake.schema import stored_schema
 from pattern_platform.warehouse.database import connected, path_of, transaction
 from pattern_platform.warehouse.loads import Loads
@@ -24,6 +24,8 @@ from pattern_platform.warehouse.rows import upsert
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+    from pattern_platform.lake.subject import Subject
 
 
 PARTITION = "_partition"  # which partition wrote a row last; not part of what consumers load
@@ -83,6 +85,47 @@ class KeyedStore(dg.Config):
 
     def refuse(self) -> None:
         """Refuse a store that cannot be, by its configuration alone."""
+
+
+class ServedStore(KeyedStore):
+    """A store that a server keeps, so that its rows are in no folder of the platform.
+
+    What is asked and erased here is of every asset that the store holds, also of one that is no longer defined.
+    """
+
+    @abstractmethod
+    def find(self, subject: Subject) -> dict[str, int]:
+        """Count the rows of a subject, by asset; assets without are left out.
+
+        Raises:
+            UnreachableStoreError: The server does not answer, or does not let us in.
+        """
+
+    @abstractmethod
+    def erase(self, subject: Subject) -> dict[str, int]:
+        """Delete the rows of a subject for good, and count them as :meth:`find` does.
+
+        What the server keeps beside its tables, such as backups and logs of its own, is for whoever runs it.
+
+        Raises:
+            UnreachableStoreError: As of :meth:`find`.
+        """
+
+    @abstractmethod
+    def left(self, subject: Subject) -> list[str]:
+        """Where a subject is still named, in any value.
+
+        Raises:
+            UnreachableStoreError: As of :meth:`find`.
+        """
+
+    def unreachable(self, error: Exception) -> UnreachableStoreError:
+        """The error for a server that does not answer; what its driver says may name a password."""
+        return UnreachableStoreError(
+            f"the store at {self.uri} was refused",
+            why=f"it cannot be reached, or refuses us ({type(error).__name__})",
+            mend="see that the server runs and that its URL has a user who may read and write; then run again",
+        )
 
 
 def keyed_schema(schema: pl.Schema) -> pl.Schema:

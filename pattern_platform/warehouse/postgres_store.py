@@ -6,25 +6,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
+import dagster as dg
 import polars as pl
 
 from pattern_platform.errors import InvalidMetadataError, LossyCastError, MissingDriverError, UnsafeAssetKeyError
 from pattern_platform.lake.checks import listed
-from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
+from pattern_platform.lake.mentions import mentioned
+from pattern_platform.warehouse.keyed_store import PARTITION, KeyedTable, ServedStore, without_secrets
 from pattern_platform.warehouse.loads import SUFFIX, Loads
 from pattern_platform.warehouse.names import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from types import ModuleType
 
-    import dagster as dg
     from adbc_driver_manager.dbapi import Cursor
+
+    from pattern_platform.lake.subject import Subject
 
 _STAGING, _STAGED_LOADS = "pattern_platform_rows", "pattern_platform_loads"
 _LONGEST_NAME = 63
+_PLACE = "_place"  # of a row in its table, while nobody writes
 
 
-class PostgresStore(KeyedStore):
+class PostgresStore(ServedStore):
     """A table in PostgreSQL. The last part of an asset key names it, the part before it the schema.
 
     Args:
@@ -42,12 +47,7 @@ class PostgresStore(KeyedStore):
     @contextmanager
     def opened(self, asset: dg.AssetKey, key_name: str, *, writing: bool) -> Generator[KeyedTable]:
         """Open the table; writers of one asset follow each other."""
-        try:
-            from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise MissingDriverError(
-                "a store in PostgreSQL was refused", why=str(error), mend='install "pattern-platform[postgres]"'
-            ) from error
+        dbapi = _driver()
         *_, schema, name = ("public", *asset.path)
         stored = {schema: schema, name: name + SUFFIX}  # the longest name that begins with it
         if unnamed := [part for part, kept in stored.items() if not part or len(kept.encode()) > _LONGEST_NAME]:
@@ -66,6 +66,53 @@ class PostgresStore(KeyedStore):
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
             yield _PostgresTable.of(cursor, schema, name, asset.to_user_string(), key_name)
             connection.commit()  # without it everything is rolled back
+
+    def find(self, subject: Subject) -> dict[str, int]:
+        """Count the rows with the key in one of the subject's columns."""
+        return self._of_each(lambda table: table.rows_of(subject, subject.in_row).height, writing=False)
+
+    def erase(self, subject: Subject) -> dict[str, int]:
+        """Delete those rows, and write their tables anew: a deleted row stays in its page."""
+        return self._of_each(lambda table: table.erase(subject), writing=True)
+
+    def left(self, subject: Subject) -> list[str]:
+        """The assets of which a row names the subject."""
+        return list(
+            self._of_each(
+                lambda table: table.rows_of(subject, lambda schema: mentioned(schema, subject)).height, writing=False
+            )
+        )
+
+    def _of_each(self, count: Callable[[_PostgresTable], int], *, writing: bool) -> dict[str, int]:
+        """A count by asset, where it is not zero."""
+        dbapi, found = _driver(), {}
+        try:
+            for asset in self._assets():
+                with self.opened(dg.AssetKey.from_user_string(asset), "", writing=writing) as table:
+                    found[asset] = count(cast("_PostgresTable", table))
+            if writing:
+                with dbapi.connect(self.url, autocommit=True) as connection, connection.cursor() as cursor:
+                    for asset in found:
+                        *_, schema, name = ("public", *dg.AssetKey.from_user_string(asset).path)
+                        cursor.execute(f"VACUUM (FULL) {quoted(schema)}.{quoted(name)}")
+        except dbapi.OperationalError as error:
+            raise self.unreachable(error) from error
+        return {asset: rows for asset, rows in found.items() if rows}
+
+    def _assets(self) -> list[str]:
+        """The assets whose rows are here, as their registries name them."""
+        with _driver().connect(self.url) as connection, connection.cursor() as cursor:
+            named = SUFFIX.replace("_", r"\_")
+            cursor.execute(
+                "SELECT table_schema::text, table_name::text FROM information_schema.tables "
+                f"WHERE table_name LIKE '%{named}' ORDER BY table_schema, table_name"
+            )
+            registries = [".".join(map(quoted, name)) for name in cast("list[tuple[str, str]]", cursor.fetchall())]
+            found: set[str] = set()
+            for registry in registries:
+                cursor.execute(f"SELECT DISTINCT asset FROM {registry}")
+                found |= {asset for (asset,) in cast("list[tuple[str]]", cursor.fetchall())}
+        return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -142,6 +189,28 @@ class _PostgresTable:
             rows = self._select(f"SELECT * FROM {self.sql()} WHERE {PARTITION} = ANY($1)", list(partitions))
         return rows.drop(PARTITION)
 
+    def rows_of(self, subject: Subject, chosen: Callable[[pl.Schema], pl.Expr]) -> pl.DataFrame:
+        """Rows of a subject, with the place where each is stored."""
+        schema = self.schema
+        if schema is None:
+            return pl.DataFrame(schema={_PLACE: pl.String, PARTITION: pl.String})
+        # The key, or what may be written as an escape: quick to tell of most rows that it is not there.
+        may = " OR ".join(rf"strpos({quoted(c)}::text, $1) > 0 OR strpos({quoted(c)}::text, '\') > 0" for c in schema)
+        rows = self._select(f"SELECT ctid::text AS {_PLACE}, * FROM {self.sql()} WHERE {may}", subject.key)
+        return rows.filter(chosen(schema))
+
+    def erase(self, subject: Subject) -> int:
+        """Delete the rows of a subject."""
+        gone = self.rows_of(subject, subject.in_row)
+        if gone.height:
+            places = gone[_PLACE].to_list()
+            self.cursor.execute(f"DELETE FROM {self.sql()} WHERE ctid = ANY($1::text[]::tid[])", (places,))
+            for partition, rows in gone[PARTITION].value_counts().iter_rows():
+                self.cursor.execute(
+                    f"UPDATE {self.sql(SUFFIX)} SET rows = rows - $1 WHERE partition = $2", (rows, partition)
+                )
+        return gone.height
+
     def _make_columns(self, rows: pl.DataFrame) -> None:
         """Make the table, or its new columns, as the staged rows are."""
         if not self.exists():
@@ -161,6 +230,16 @@ class _PostgresTable:
     def _select(self, statement: str, *parameters: object) -> pl.DataFrame:
         self.cursor.execute(statement, parameters or None)
         return cast("pl.DataFrame", pl.from_arrow(self.cursor.fetch_arrow_table()))
+
+
+def _driver() -> ModuleType:
+    try:
+        from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingDriverError(
+            "a store in PostgreSQL was refused", why=str(error), mend='install "pattern-platform[postgres]"'
+        ) from error
+    return dbapi
 
 
 def _refuse_unstorable(rows: pl.DataFrame) -> None:

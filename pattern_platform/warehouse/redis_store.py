@@ -8,23 +8,27 @@ on one node of a cluster.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import dagster as dg
 import polars as pl
 
 from pattern_platform.errors import CommitConflictError, LossyCastError, MissingDriverError, UnsupportedTableError
 from pattern_platform.lake.checks import listed
-from pattern_platform.warehouse.keyed_store import PARTITION, KeyedStore, KeyedTable, without_secrets
+from pattern_platform.lake.mentions import names
+from pattern_platform.warehouse.keyed_store import PARTITION, KeyedTable, ServedStore, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
-    import dagster as dg
     from redis import Redis
     from redis.client import Pipeline
+
+    from pattern_platform.lake.subject import Subject
 
 
 _ROWS = """
@@ -40,7 +44,11 @@ return rows
 """  # one step for the server, so that no run comes between the keys and their rows
 
 
-class RedisStore(KeyedStore):
+_GLOB, _ESCAPED = re.compile(r"([*?\[\]\\^])"), r"\\\1"  # what Redis takes for a pattern in a name
+_AT_ONCE = 1000
+
+
+class RedisStore(ServedStore):
     """Documents in Redis.
 
     Args:
@@ -62,14 +70,10 @@ class RedisStore(KeyedStore):
         Raises:
             CommitConflictError: Another run wrote rows of the asset meanwhile.
         """
-        try:
-            import redis  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise MissingDriverError(
-                "a store in Redis was refused", why=str(error), mend='install "pattern-platform[redis]"'
-            ) from error
         name = asset.to_user_string()
-        with redis.Redis.from_url(self.url) as client, client.pipeline(transaction=True) as pipeline:
+        with self._client() as client, client.pipeline(transaction=True) as pipeline:
+            import redis  # noqa: PLC0415 - an extra, which the client has asked for
+
             try:
                 yield _RedisTable(client, pipeline, f"{{{name}}}", key_name)
             except redis.WatchError as error:
@@ -78,6 +82,45 @@ class RedisStore(KeyedStore):
                     why="another run wrote rows of this asset meanwhile",
                     mend="run again",
                 ) from error
+
+    def find(self, subject: Subject) -> dict[str, int]:
+        """Count the documents with the key in one of the subject's fields."""
+        return self._of_each(lambda table: len(table.rows_of(subject)))
+
+    def erase(self, subject: Subject) -> dict[str, int]:
+        """Delete those documents, and their keys from the sets of the partitions."""
+        return self._of_each(lambda table: table.erase(subject))
+
+    def left(self, subject: Subject) -> list[str]:
+        """The assets of which a key, a document or the member of a set names the subject."""
+        return list(self._of_each(lambda table: table.mentions(subject)))
+
+    def _of_each(self, count: Callable[[_RedisTable], int]) -> dict[str, int]:
+        """A count by asset, where it is not zero."""
+        found = {}
+        with self._client() as client:
+            import redis  # noqa: PLC0415 - an extra, which the client has asked for
+
+            try:
+                schemas = [name.decode() for name in client.scan_iter("{*}:schema")]
+                for name in sorted(schema.removeprefix("{").removesuffix("}:schema") for schema in schemas):
+                    with self.opened(dg.AssetKey.from_user_string(name), "", writing=True) as table:
+                        found[name] = count(cast("_RedisTable", table))
+            except redis.RedisError as error:
+                raise self.unreachable(error) from error
+        return {name: rows for name, rows in found.items() if rows}
+
+    def _client(self) -> Redis:
+        try:
+            import redis  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise MissingDriverError(
+                "a store in Redis was refused", why=str(error), mend='install "pattern-platform[redis]"'
+            ) from error
+        try:
+            return redis.Redis.from_url(self.url)
+        except ValueError as error:  # of a port that is no number
+            raise self.unreachable(error) from error
 
 
 @dataclass(frozen=True)
@@ -139,6 +182,51 @@ class _RedisTable:
     def read(self, partitions: Sequence[str] | None) -> pl.DataFrame:
         rows = self._rows(self.partitions if partitions is None else partitions)
         return pl.DataFrame() if rows is None else rows.drop(PARTITION)
+
+    def rows_of(self, subject: Subject) -> dict[str, str]:
+        """The names of the documents of a subject, each with its partition."""
+        found = {}
+        names = list(self.client.scan_iter(f"{_GLOB.sub(_ESCAPED, self._row(''))}*"))
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            documents = cast("list[bytes | None]", self.client.mget(some))
+            for name, document in zip(some, documents, strict=True):
+                if document and subject.in_text(document.decode()):
+                    found[name.decode()] = json.loads(document)[PARTITION]
+        return found
+
+    def erase(self, subject: Subject) -> int:
+        """Delete the documents of a subject."""
+        gone = self.rows_of(subject)
+        if not gone:
+            return 0
+        loads = cast("dict[bytes, bytes]", self.client.hgetall(f"{self.prefix}:loads"))
+        self.pipeline.multi()
+        self.pipeline.delete(*gone)
+        keys = [name.removeprefix(self._row("")) for name in gone]
+        for partition, told in loads.items():
+            self.pipeline.srem(self._keys_of(partition.decode()), *keys)
+            load = json.loads(told)
+            load["rows"] -= sum(partition.decode() == of for of in gone.values())
+            self.pipeline.hset(f"{self.prefix}:loads", partition.decode(), json.dumps(load))
+        self.pipeline.execute()
+        return len(gone)
+
+    def mentions(self, subject: Subject) -> int:
+        """How many names, documents and members of sets name a subject."""
+        found = 0
+        for name in self.client.scan_iter(f"{_GLOB.sub(_ESCAPED, self.prefix)}:*"):
+            kind = cast("bytes", self.client.type(name))
+            values = [name]
+            values += cast("set[bytes]", self.client.smembers(name)) if kind == b"set" else []
+            values += [cast("bytes", self.client.get(name))] if kind == b"string" else []
+            values += (
+                [v for pair in cast("dict[bytes, bytes]", self.client.hgetall(name)).items() for v in pair]
+                if kind == b"hash"
+                else []
+            )
+            found += any(names(value.decode(errors="replace"), subject) for value in values)
+        return found
 
     def _rows(self, partitions: Sequence[str]) -> pl.DataFrame | None:
         """The rows that some partitions wrote last: a key may have gone to another partition since."""

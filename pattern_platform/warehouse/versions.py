@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pattern_platform.lake.snapshot import Snapshot
 
 TIME = pl.Datetime("us", "UTC")
-_VERSIONS = "__versions"
+VERSIONS = "__versions"
 _VERSION = pl.Schema(
     {
         "asset": pl.String,
@@ -66,7 +66,7 @@ class Versions:
             UnsupportedTableError: The registry is another asset's.
         """
         table, asset = TableName.of(connection, key), key.to_user_string()
-        return cls(table, asset, read_registry(connection, table.beside(_VERSIONS), _VERSION, owner={"asset": asset}))
+        return cls(table, asset, read_registry(connection, table.beside(VERSIONS), _VERSION, owner={"asset": asset}))
 
     def newest(self, at: datetime | None = None, *, of_run: str | None = None) -> dict[str, Any] | None:
         """The version that was loaded last, in all or at a time, by any run or by one, as a row."""
@@ -134,7 +134,7 @@ class Versions:
 
     def write(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Replace the registry, inside a transaction."""
-        write_registry(connection, self.table.beside(_VERSIONS), self.rows)
+        write_registry(connection, self.table.beside(VERSIONS), self.rows)
 
     def _with(self, version: int, **columns: pl.Expr) -> Versions:
         chosen = pl.col("version") == version

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-VARIABLE = "PATTERN_PLATFORM_TESTS_FILES"
+VARIABLE = "DAEMON_TEST_FILES"
 _SECONDS = 240.0  # after which a held asset gives up, so that no test leaves it behind
 
 

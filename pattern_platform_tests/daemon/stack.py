@@ -42,6 +42,7 @@ LIMITS = [
     {"key": "concurrent_runner/regions", "limit": 3},
     {"key": "concurrent_runner/many_regions", "limit": 5},
     {"key": "concurrent_runner/rush", "limit": 1},
+    {"key": "concurrent_runner/late_data", "limit": 1},
     {"key": "concurrent_runner/parked", "limit": 0},  # what carries it stays in the queue
     {"key": "tenant", "value": "a", "limit": 0},
 ]
@@ -144,23 +145,29 @@ class Program:
 
 
 class Stack:
-    """A running Dagster with the two code locations of the tests.
+    """A running Dagster with the two code locations of the tests, or with others.
 
     Args:
         folder: Where its home, its logs and the files of the assets are; a temporary one unless told.
         daemon: The program of the daemon.
         settings: What differs from the ``dagster.yaml`` of the project, by section.
+        locations: Module of each code location.
     """
 
     def __init__(
-        self, folder: Path | None = None, daemon: Sequence[str] = QUICK, settings: Mapping[str, Any] | None = None
+        self,
+        folder: Path | None = None,
+        daemon: Sequence[str] = QUICK,
+        settings: Mapping[str, Any] | None = None,
+        locations: Mapping[str, str] = LOCATIONS,
     ) -> None:
+        self._locations = locations
         memory = Path("/dev/shm")  # noqa: S108 - a folder of its own inside
         self.folder = folder or Path(
             tempfile.mkdtemp(prefix="pattern-platform-daemon-", dir=memory if memory.is_dir() else None)
         )
         self.home, self.files = self.folder / "home", Files(self.folder / "files")
-        self._ports = _free_ports(len(LOCATIONS) + 1)
+        self._ports = _free_ports(len(self._locations) + 1)
         self.url = f"http://{HOST}:{self._ports[-1]}"
         self.workspace = self.folder / "workspace.yaml"
         self.environment = {
@@ -177,7 +184,7 @@ class Stack:
         python += ["--log-level", "warning"]
         self.servers = {
             name: self._program(name, [*python, "--location-name", name, "-m", module, "--port", str(port)])
-            for (name, module), port in zip(LOCATIONS.items(), self._ports, strict=False)
+            for (name, module), port in zip(self._locations.items(), self._ports, strict=False)
         }
         web = [str(Path(sys.executable).with_name("dagster-webserver")), "--host", HOST, "--port", self.url[-5:]]
         self.webserver = self._program("webserver", [*web, "--workspace", str(self.workspace)])
@@ -197,7 +204,7 @@ class Stack:
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(config))
         servers = [
             {"grpc_server": {"host": HOST, "port": port, "location_name": name}}
-            for name, port in zip(LOCATIONS, self._ports, strict=False)
+            for name, port in zip(self._locations, self._ports, strict=False)
         ]
         self.workspace.write_text(yaml.safe_dump({"load_from": servers}))
 
@@ -212,7 +219,7 @@ class Stack:
             self.instance.all_instigator_state()
             for server in self.servers.values():
                 server.start()
-            for name, port in zip(LOCATIONS, self._ports, strict=False):
+            for name, port in zip(self._locations, self._ports, strict=False):
                 self.wait(lambda port=port: _answers(port), f"the code server of {name}")
             self.webserver.start()
             self.daemon.start()
@@ -242,7 +249,7 @@ class Stack:
         """Kill a code server with the runs that it started, and start it anew, as a machine does."""
         self.servers[location].kill()
         self.servers[location].start()
-        port = self._ports[list(LOCATIONS).index(location)]
+        port = self._ports[list(self._locations).index(location)]
         self.wait(lambda: _answers(port), f"the code server of {location}")
 
     def _is_ready(self, since: float = 0.0) -> bool:
@@ -255,7 +262,7 @@ class Stack:
             raise StackError(str(wrong))
         statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
         beats = self.instance.get_daemon_heartbeats()
-        return {entry["name"] for entry in entries} == set(LOCATIONS) and all(
+        return {entry["name"] for entry in entries} == set(self._locations) and all(
             status["healthy"] and beats[status["daemonType"]].timestamp >= since
             for status in statuses
             if status["required"]

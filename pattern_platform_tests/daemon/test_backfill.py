@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from pattern_platform.errors import BackfillError
+from pattern_platform.errors import BackfillError, PatternPlatformError, WebserverError
 from pattern_platform.orchestration.backfill import Backfill, Standing
 from pattern_platform.orchestration.webserver import Webserver
 from pattern_platform_tests.daemon.flows import PARTS
@@ -126,7 +126,7 @@ def test_days_that_rest_on_each_other_are_submitted_in_their_order_up_to_the_fir
     ],
 )
 def test_what_cannot_be_planned_is_refused(stack: Stack, asset: str, first: str, last: str, why: str) -> None:
-    with pytest.raises(BackfillError, match=why):
+    with pytest.raises(PatternPlatformError, match=why):
         planned(stack, asset, first, last)
 
 
@@ -138,10 +138,10 @@ def test_assets_of_different_partitions_are_refused_together(stack: Stack) -> No
 def test_a_run_that_dagster_does_not_accept_is_a_refusal(stack: Stack) -> None:
     webserver = Webserver(stack.url)
     asset = webserver.asset("stretched")
-    with pytest.raises(BackfillError, match="refused"):
+    with pytest.raises(WebserverError, match="refused"):
         webserver.launch([asset], {"dagster/partition": "no such part"})
 
 
 def test_a_webserver_that_is_not_there_is_a_refusal() -> None:
-    with pytest.raises(BackfillError, match="make dev"):
+    with pytest.raises(WebserverError, match="make dev"):
         Webserver("http://127.0.0.1:9").asset("stretched")

@@ -38,7 +38,7 @@ from pattern_platform.dashboards.assets import (
     top_pages,
 )
 from pattern_platform.dashboards.partner import PRICES, write_prices
-from pattern_platform.flights.assets import FLIGHTS
+from pattern_platform.datasets import DATASETS
 from pattern_platform.ingestion.landing import INGESTION_SCHEMA, raw_schema
 from pattern_platform.patterns.data_flow.isolated_sequencer import UPSTREAM_RUN, delta_commit_sensor
 from pattern_platform.visits import contract as visits_contract
@@ -317,7 +317,7 @@ def landed(lines: Mapping[str, int], day: str = FLIGHT_DAY) -> pl.DataFrame:
     start = FLIGHT_DAYS.time_window_for_partition_key(day).start.astimezone(dt.UTC)
     rows = [(start, file, number + 1) for file, count in lines.items() for number in range(count)]
     frame = pl.DataFrame(rows, schema=INGESTION_SCHEMA, orient="row")
-    return frame.with_columns(pl.lit("x").alias(name) for name in FLIGHTS.header)
+    return frame.with_columns(pl.lit("x").alias(name) for name in DATASETS["flights"].header)
 
 
 def test_arrivals_count_the_lines_of_each_file_of_a_day_of_new_york(board: Dashboards) -> None:
@@ -423,7 +423,7 @@ def described(key: dg.AssetKey) -> dict[str, str | None]:
 
 def test_what_is_relied_on_of_the_other_tables_is_what_their_owners_describe() -> None:
     assert {*columns(contract.AdImpression)} <= {*described(AD_IMPRESSIONS.key)}
-    raw = raw_schema(FLIGHTS)
+    raw = raw_schema(DATASETS["flights"])
     assert {name: raw.get(name) for name in columns(contract.LandedFlight)} == pl.Schema(contract.LandedFlight)
     assert {*described(RAW_FLIGHTS.key)} == {*raw}
     assert ad_impressions.key == AD_IMPRESSIONS.key

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from deltalake import DeltaTable
 
-from pattern_platform.ingestion.assets import LandingZone
+from pattern_platform.ingestion.landing_zone import LandingZone
 from pattern_platform.lake.whole_file import whole_file
 from pattern_platform.visits import page_speed as module
 from pattern_platform.visits.page_speed import ARRIVALS, REGIONS

@@ -28,7 +28,7 @@ INGESTED, FLIGHTS = (
     dg.AssetSelection.assets(*(dg.AssetKey([stage, name]) for stage in ("raw", "clean", "quarantine")))
     for name in ("visits", "flights")
 )
-HEADER = ",".join(flights.FLIGHTS.header)
+HEADER = ",".join(flights.FLIGHTS.dataset.header)
 FLIGHT = "2013,1,1,517,515,2,830,819,11,UA,1545,N14228,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z"
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 from adbc_driver_postgresql import dbapi
-from pydantic import ValidationError
 
+from pattern_platform.errors import InvalidSettingsError
 from pattern_platform.settings import Settings
 from pattern_platform.visits import sessions as module
 from pattern_platform.visits.sessions import exported_sessions, sessions
@@ -113,13 +113,13 @@ def test_a_session_that_lost_its_first_visit_is_refused(tmp_path: Path, url: str
 @pytest.mark.parametrize("wrong", ["http://localhost", "mysql://localhost/db", "localhost:6379", "", "sessions.duckdb"])
 def test_another_scheme_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("PATTERN_PLATFORM_SESSIONS_URL", wrong)
-    with pytest.raises(ValidationError, match="sessions_url"):
+    with pytest.raises(InvalidSettingsError, match="sessions_url"):
         Settings()
 
 
 def test_accepted_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control."""
-    accepted: Callable[[str], str | None] = lambda url: Settings(sessions_url=url).sessions_url  # noqa: E731
+    accepted: Callable[[str], str | None] = lambda url: Settings(sessions_url=url).sessions_store  # noqa: E731
     monkeypatch.delenv("PATTERN_PLATFORM_SESSIONS_URL", raising=False)
     for url in ("redis://localhost:6379/0", "rediss://localhost", "postgresql://localhost/db"):
         assert accepted(url) == url

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pattern_platform.datasets import FIRST_DAY
 from pattern_platform.settings import Settings
 from pattern_platform.visits import assets
 from pattern_platform.visits.generator import write_days
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def _ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blog")
     settings = Settings(data=folder)
-    write_days(settings.landing, settings.visits_from, days=2, rows_per_hour=12, seed=11)
+    write_days(settings.landing, FIRST_DAY, days=2, rows_per_hour=12, seed=11)
     ingest(Platform(folder, assets_of([assets])))
     return folder
 

@@ -390,7 +390,7 @@ def lines_of(liked: Mapping[str, Sequence[int]], day: str) -> list[str]:
 def land_likes(blog: Platform, lines: Sequence[str], day: str) -> None:
     file = blog.landing / f"likes/date={day}/likes.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in (",".join(likes.LIKES.header), *lines)))
+    file.write_text("".join(f"{line}\n" for line in (",".join(likes.LIKES.dataset.header), *lines)))
 
 
 def ranking(blog: Platform, day: str) -> list[Row]:

@@ -38,6 +38,7 @@ from pattern_platform.orchestration.completeness import (
     arrived_check,
     complete_check,
     completeness_of,
+    published_check,
 )
 
 _UPSTREAM_DEPTH = 3
@@ -185,4 +186,5 @@ def fan_in_asset(
         yield dg.Output(row, "completeness", metadata=found.metadata)
 
     asset, completeness = dg.AssetKey(key), dg.AssetKey(table)
-    return fan_in, [complete_check(asset, completeness, partitions), arrived_check(completeness, partitions)]
+    of_table = [arrived_check(completeness, partitions), published_check(completeness, partitions)]
+    return fan_in, [complete_check(asset, completeness, partitions), *of_table]
