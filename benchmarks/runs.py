@@ -93,7 +93,6 @@ def _registry(folder: Path) -> Path:
     return path
 
 
-
 class _Program:
     """Processes that are measured from their start to their end."""
 

@@ -1,7 +1,7 @@
 # The public names, each with the module it comes from.
 from .errors import PatternPlatformError as PatternPlatformError
 from .lake.version_table import read_version_table as read_version_table
-from .orchestration.client import PlatformClient as PlatformClient
+from .orchestration.graphql.client import PlatformClient as PlatformClient
 from .orchestration.run_coordinator import AssetTagRunCoordinator as AssetTagRunCoordinator
 from .orchestration.validation import validate_definitions as validate_definitions
 from .patterns.data_flow.aligned_fan_in import aligned_fan_in as aligned_fan_in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pattern_platform.ingestion.registry import read_registry
+from pattern_platform.ingestion.registry.rows import read_registry
 from pattern_platform.ingestion.routing import definition_of
 from pattern_platform.settings import Settings
 

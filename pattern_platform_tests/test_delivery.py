@@ -67,7 +67,7 @@ def calls(script: str) -> list[list[str]]:
     """The arguments of each call of `pattern-platform`, from its folder or in a container, without redirections."""
     joined = re.sub(r"\\\n\s*", " ", script)
     return [
-        shlex.split(found) for found in re.findall(r"(?:/|--rm pattern-platform )pattern-platform ([^>\n]*)", joined)
+        shlex.split(found) for found in re.findall(r"(?:/|--rm pattern-platform )pattern-platform ([^>)\n]*)", joined)
     ]
 
 

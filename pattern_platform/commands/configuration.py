@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import dataframely as dy
 
-    from pattern_platform.ingestion.contract_diff import Difference
+    from pattern_platform.ingestion.registry.contract_diff import Difference
     from pattern_platform.settings import Settings
 
 config = typer.Typer(help="What is configured, by platform.yaml and the environment.", no_args_is_help=True)
@@ -93,7 +93,7 @@ def validate_registry(
 
     Example: `pattern-platform registry validate data/registry.csv`
     """
-    from pattern_platform.ingestion.registry import parse_registry  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.ingestion.registry.rows import parse_registry  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.settings import Settings  # noqa: PLC0415
 
     with refusals():
@@ -125,7 +125,7 @@ def infer_dataset(
 
     Example: `pattern-platform registry infer data/landing/sales/date=2024-05-06/sales.csv`
     """
-    from pattern_platform.ingestion.infer import infer  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.ingestion.registry.infer import infer  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.settings import Settings  # noqa: PLC0415
 
     with refusals():
@@ -175,7 +175,7 @@ def show_history(table: Annotated[str, typer.Argument(help="Key of an asset of t
 
     Example: `pattern-platform schema history clean/comments`
     """
-    from pattern_platform.ingestion.contract_diff import schema_diff  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.ingestion.registry.contract_diff import schema_diff  # noqa: PLC0415 - keeps --help fast
 
     with refusals():
         history = _history(table)
@@ -188,7 +188,7 @@ def show_history(table: Annotated[str, typer.Argument(help="Key of an asset of t
 
 
 def _differences(old: str, new: str) -> Sequence[Difference]:
-    from pattern_platform.ingestion.contract_diff import contract_diff, schema_diff  # noqa: PLC0415
+    from pattern_platform.ingestion.registry.contract_diff import contract_diff, schema_diff  # noqa: PLC0415
 
     if _is_table(old) or _is_table(new):
         return schema_diff(*(_columns(version) for version in (old, new)))
@@ -244,7 +244,7 @@ def _history(name: str) -> list:
 
 
 def _contract(reference: str) -> type[dy.Schema]:
-    from pattern_platform.ingestion.contract_file import load_contract, parse_contract, refused  # noqa: PLC0415
+    from pattern_platform.ingestion.registry.contract_file import load_contract, parse_contract, refused  # noqa: PLC0415
 
     revision, colon, path = reference.partition(":")
     if not (colon and path.endswith((".yaml", ".yml"))):

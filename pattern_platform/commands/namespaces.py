@@ -28,7 +28,7 @@ def list_namespaces() -> None:
 
     Bytes that hard links share with another namespace are shown apart. What killed commands left is removed.
     """
-    from pattern_platform.operations.namespaces import standings  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.operations.namespaces.life import standings  # noqa: PLC0415 - keeps --help fast
 
     with refusals():
         settings = Settings()
@@ -75,8 +75,8 @@ def create(
 
     Example: `pattern-platform namespace create trial --like main`
     """
-    from pattern_platform.operations.namespace_clone import clone  # noqa: PLC0415 - keeps --help fast
-    from pattern_platform.operations.namespaces import create as create_empty  # noqa: PLC0415
+    from pattern_platform.operations.namespaces.clone import clone  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.operations.namespaces.life import create as create_empty  # noqa: PLC0415
 
     with refusals():
         settings = Settings()
@@ -105,7 +105,7 @@ def drop(name: Name, *, yes: Annotated[bool, typer.Option("--yes", help="Do not 
 
     Example: `pattern-platform namespace drop trial`
     """
-    from pattern_platform.operations.namespaces import drop as drop_namespace  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.operations.namespaces.life import drop as drop_namespace  # noqa: PLC0415 - keeps --help fast
 
     with refusals():
         namespace = Namespace(name, Settings().data)
@@ -128,7 +128,7 @@ def current(
     It is PATTERN_PLATFORM_NAMESPACE, else made from the git branch, else main.
     """
     from pattern_platform.commands.configuration import write_instance_file  # noqa: PLC0415 - keeps --help fast
-    from pattern_platform.operations.namespaces import opened  # noqa: PLC0415
+    from pattern_platform.operations.namespaces.life import opened  # noqa: PLC0415
 
     with refusals():
         settings = Settings()

@@ -53,7 +53,7 @@ def backfill(
     Example: `pattern-platform backfill --select raw/visits --from 2024-05-06-00:00 --to 2024-05-06-23:00`
     """
     from pattern_platform.orchestration.backfill import Backfill  # noqa: PLC0415 - keeps --help fast
-    from pattern_platform.orchestration.webserver import Webserver  # noqa: PLC0415
+    from pattern_platform.orchestration.graphql.webserver import Webserver  # noqa: PLC0415
 
     with refusals():
         planned = Backfill(Webserver(url), select, first, last, again=again)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import dataframely as dy
 
-    from pattern_platform.ingestion.http_source import HttpSource
+    from pattern_platform.ingestion.http.source import HttpSource
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pattern_platform.errors import ChangedSourceError
-from pattern_platform.ingestion.contract_file import TAKEN
 from pattern_platform.ingestion.landing import PAYLOAD
-from pattern_platform.ingestion.registry_row import WHOLE_RECORD
+from pattern_platform.ingestion.registry.contract_file import TAKEN
+from pattern_platform.ingestion.registry.row import WHOLE_RECORD
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.warehouse.query import query
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from pattern_platform.ingestion.dataset import Dataset
 from pattern_platform.ingestion.erased import ErasedSubjects
-from pattern_platform.ingestion.http_landing import land
+from pattern_platform.ingestion.http.landing import land
 from pattern_platform.ingestion.landing import read_landed
 from pattern_platform.ingestion.personal_data import without_personal_data
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from pattern_platform.ingestion.drift import new_fields, refuse_changed_types
 from pattern_platform.ingestion.landing import PAYLOAD
-from pattern_platform.ingestion.registry_row import WHOLE_RECORD
+from pattern_platform.ingestion.registry.row import WHOLE_RECORD
 from pattern_platform.ingestion.timestamps import EPOCHS, parse_timestamp
 from pattern_platform.warehouse.query import query
 

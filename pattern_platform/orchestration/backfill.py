@@ -21,7 +21,7 @@ from pattern_platform.orchestration.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pattern_platform.orchestration.webserver import Asset, Run, Webserver
+    from pattern_platform.orchestration.graphql.webserver import Asset, Run, Webserver
 
 MOST_PER_RUN = 24
 BACKFILL, ROUND, STRETCH = (f"pattern_platform/{name}" for name in ("backfill", "backfill_round", "stretch"))

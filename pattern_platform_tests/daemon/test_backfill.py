@@ -13,7 +13,7 @@ import pytest
 
 from pattern_platform.errors import BackfillError, PatternPlatformError, WebserverError
 from pattern_platform.orchestration.backfill import Backfill, Standing
-from pattern_platform.orchestration.webserver import Webserver
+from pattern_platform.orchestration.graphql.webserver import Webserver
 from pattern_platform_tests.daemon.flows import PARTS
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from pattern_platform.errors import (
     UnreadableOutputError,
     WebserverError,
 )
-from pattern_platform.orchestration.client import RUN_KEY, SubmittedRun
-from pattern_platform.orchestration.outputs import Output, Outputs
-from pattern_platform.orchestration.webserver import Webserver
+from pattern_platform.orchestration.graphql.client import RUN_KEY, SubmittedRun
+from pattern_platform.orchestration.graphql.outputs import Output, Outputs
+from pattern_platform.orchestration.graphql.webserver import Webserver
 from pattern_platform_tests.daemon.stack import ROOT, Stack
 
 if TYPE_CHECKING:

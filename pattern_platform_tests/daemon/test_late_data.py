@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pattern_platform_tests.daemon.late import CLEAN
+from pattern_platform_tests.daemon.late import CLEAN, PAUSED
 from pattern_platform_tests.daemon.stack import Stack
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("daemon")]
 SUCCESS, QUEUED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.QUEUED
 SENSORS = [("late", "events__routing"), ("late", "automation")]
 DAY, NEXT = "2024-03-05", "2024-03-06"
-EVENING = range(17, 24)  # the hours of the first day
-BURST = [18, 20, 22]  # hours of it, apart from each other: a run each
+EVENING = range(18, 24)  # the hours of the first day
+BURST = [19, 21]  # hours of it, apart from each other: a run each
 
 
 def hour(day: str, number: int) -> str:
@@ -35,7 +35,9 @@ class Hours:
     stack: Stack
 
     def arrive(self, day: str, hours: Mapping[int, Sequence[str]]) -> None:
-        """Land hours that follow each other, with the moments of events beside one of each hour, and read them."""
+        """Land hours that follow each other, with the moments of events beside one of each hour, and read them at once."""
+        paused = self.stack.folder / "files" / PAUSED
+        paused.touch()
         for number, moments in hours.items():
             at = [f"{day}T{number:02}:00:00Z", *moments]
             file = self.stack.folder / f"files/landing/events/date={day}/hour={number:02}/events.jsonl"
@@ -50,6 +52,7 @@ class Hours:
             "ingest", partition=first if one else None, tags=None if one else tags, location="late"
         )
         self.stack.wait_for([run], SUCCESS)
+        paused.unlink()
 
     def cleans(self) -> dict[str, list[str]]:
         """Runs that clean hours, by the first hour of each."""

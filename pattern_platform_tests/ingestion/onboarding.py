@@ -10,8 +10,8 @@ import dagster as dg
 
 from pattern_platform.ingestion.assets import ingestion_assets
 from pattern_platform.ingestion.checks import ingestion_checks
-from pattern_platform.ingestion.registry import read_registry
-from pattern_platform.ingestion.registry_row import RegistryRow
+from pattern_platform.ingestion.registry.row import RegistryRow
+from pattern_platform.ingestion.registry.rows import read_registry
 from pattern_platform_tests.platform import Platform, errors
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pattern_platform.ingestion.contract_diff import contract_diff, schema_diff
-from pattern_platform.ingestion.contract_file import parse_contract
+from pattern_platform.ingestion.registry.contract_diff import contract_diff, schema_diff
+from pattern_platform.ingestion.registry.contract_file import parse_contract
 
 BASE = """\
 description: One sale.

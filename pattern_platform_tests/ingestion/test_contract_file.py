@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from pattern_platform.errors import InvalidRegistryError
-from pattern_platform.ingestion.contract_file import load_contract, parse_contract
-from pattern_platform.ingestion.registry import parse_registry
+from pattern_platform.ingestion.registry.contract_file import load_contract, parse_contract
+from pattern_platform.ingestion.registry.rows import parse_registry
 from pattern_platform_tests.ingestion.onboarding import DAILY, write_registry
 from pattern_platform_tests.test_structure import CHECKOUT
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from pattern_platform.ingestion.contract_diff import contract_diff
-from pattern_platform.ingestion.contract_file import parse_contract
+from pattern_platform.ingestion.registry.contract_diff import contract_diff
+from pattern_platform.ingestion.registry.contract_file import parse_contract
 from pattern_platform.lake.schema_history import schema_history
 from pattern_platform_tests.ingestion.onboarding import CONTRACT, DAILY, DAY, INCREMENTAL, Onboarded, onboard
 

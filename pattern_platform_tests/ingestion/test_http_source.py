@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pattern_platform.errors import SourceRefusedError, SourceUnavailableError, UnreadableFileError
-from pattern_platform.ingestion import http_landing
-from pattern_platform.ingestion.http_landing import land
-from pattern_platform.ingestion.http_source import HttpSource
+from pattern_platform.ingestion.http import landing as http_landing
+from pattern_platform.ingestion.http.landing import land
+from pattern_platform.ingestion.http.source import HttpSource
 from pattern_platform_tests.ingestion.server import Answer, Server, page, serving, zipped
 
 if TYPE_CHECKING:
@@ -568,8 +568,8 @@ KILLED = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from pattern_platform.ingestion.http_landing import land
-from pattern_platform.ingestion.http_source import HttpSource
+from pattern_platform.ingestion.http.landing import land
+from pattern_platform.ingestion.http.source import HttpSource
 
 start, end = map(datetime.fromisoformat, sys.argv[3:])
 land(HttpSource(sys.argv[1], "jsonl"), Path(sys.argv[2]), start=start, end=end)

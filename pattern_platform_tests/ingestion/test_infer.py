@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from pattern_platform.errors import UnreadableFileError
-from pattern_platform.ingestion.infer import Draft, infer
-from pattern_platform.ingestion.registry import read_registry
+from pattern_platform.ingestion.registry.infer import Draft, infer
+from pattern_platform.ingestion.registry.rows import read_registry
 from pattern_platform_tests.ingestion.onboarding import DAY, Onboarded, land
 
 if TYPE_CHECKING:

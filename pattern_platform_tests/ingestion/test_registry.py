@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from pattern_platform.errors import InvalidRegistryError
-from pattern_platform.ingestion.registry import parse_registry, read_registry
-from pattern_platform.ingestion.registry_row import RegistryRow
+from pattern_platform.ingestion.registry.row import RegistryRow
+from pattern_platform.ingestion.registry.rows import parse_registry, read_registry
 from pattern_platform_tests.ingestion.onboarding import (
     CONTRACT,
     DAILY,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pattern_platform.ingestion.registry import Mistake
+    from pattern_platform.ingestion.registry.rows import Mistake
 
 URL = {**DAILY, "source": "https://shop.example/sales?from={start}&to={end}", "format": "json"}
 HOURLY = {**DAILY, "granularity": "hour", "source": "sales/date=%Y-%m-%d/hour=%H/*.csv"}

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from pattern_platform.errors import InvalidSettingsError
-from pattern_platform.ingestion.registry import read_registry
+from pattern_platform.ingestion.registry.rows import read_registry
 from pattern_platform.ingestion.schedules import ingest
 from pattern_platform_tests.ingestion.onboarding import DAILY, FULL, INCREMENTAL, onboard, write_registry
 from pattern_platform_tests.lake.tables import shared_instance

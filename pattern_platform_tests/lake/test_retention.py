@@ -164,9 +164,7 @@ def without(value: Any, path: Sequence[str]) -> Any:
 
 @given(values)
 def test_any_json_value_loses_the_field_alone(value: Any) -> None:
-    assert json.loads(changed_fields(json.dumps(value), (("a", "b"), ("b",)))) == without(
-        without(value, "ab"), "b"
-    )
+    assert json.loads(changed_fields(json.dumps(value), (("a", "b"), ("b",)))) == without(without(value, "ab"), "b")
 
 
 def test_versions_of_partitions_stay_and_a_replay_brings_nothing_back(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from pattern_platform.errors import (
     UnsupportedTableError,
 )
 from pattern_platform.lake.pins import pin, pinned
-from pattern_platform.operations import namespace_clone
-from pattern_platform.operations.namespace_clone import clone
-from pattern_platform.operations.namespaces import create, drop, standings
+from pattern_platform.operations.namespaces import clone as namespace_clone
+from pattern_platform.operations.namespaces.clone import clone
+from pattern_platform.operations.namespaces.life import create, drop, standings
 from pattern_platform.orchestration.namespace import Namespace
 from pattern_platform_tests.operations.namespace_work import FIRST, SECOND, Work, digest
 

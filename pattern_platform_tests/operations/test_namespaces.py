@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from pattern_platform.cli import app
 from pattern_platform.errors import NamespaceInUseError, UnknownNamespaceError
-from pattern_platform.operations import namespace_folders
-from pattern_platform.operations.namespaces import create, drop, opened, standings
+from pattern_platform.operations.namespaces import folders as namespace_folders
+from pattern_platform.operations.namespaces.life import create, drop, opened, standings
 from pattern_platform.orchestration.namespace import Namespace
 from pattern_platform.warehouse.database import transaction
 from pattern_platform_tests.operations.namespace_work import digest

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pattern_platform.errors import SourceRefusedError
-from pattern_platform.ingestion.http_urls import check_template, filled, masked
+from pattern_platform.ingestion.http.urls import check_template, filled, masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from pattern_platform.ingestion.http_bodies import Format
+    from pattern_platform.ingestion.http.bodies import Format
 
 _ENVIRONMENT = "env:"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

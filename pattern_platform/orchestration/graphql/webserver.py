@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from pattern_platform.errors import WebserverError
-from pattern_platform.orchestration import webserver_documents as documents
-from pattern_platform.orchestration.webserver_answers import (
+from pattern_platform.orchestration.graphql import documents
+from pattern_platform.orchestration.graphql.answers import (
     Asset,
     Job,
     Materialization,

@@ -29,9 +29,9 @@ from pattern_platform.errors import NamespaceInUseError, UnsupportedTableError
 from pattern_platform.lake.lock import table_lock
 from pattern_platform.lake.maintenance import orphans
 from pattern_platform.lake.snapshot import open_table
-from pattern_platform.operations.namespace_databases import Move, copy_database, move_paths
-from pattern_platform.operations.namespace_folders import Mark, appearing, refuse_unknown, write_mark
-from pattern_platform.operations.namespace_runs import copy_runs
+from pattern_platform.operations.namespaces.databases import Move, copy_database, move_paths
+from pattern_platform.operations.namespaces.folders import Mark, appearing, refuse_unknown, write_mark
+from pattern_platform.operations.namespaces.runs import copy_runs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -11,8 +11,8 @@ import dataframely as dy
 import polars as pl
 
 from pattern_platform.errors import UnreadableFileError
-from pattern_platform.ingestion.contract_file import TAKEN
 from pattern_platform.ingestion.landing import other_separator
+from pattern_platform.ingestion.registry.contract_file import TAKEN
 from pattern_platform.ingestion.timestamps import parse_timestamp
 
 if TYPE_CHECKING:

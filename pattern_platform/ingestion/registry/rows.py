@@ -14,12 +14,12 @@ import dagster as dg
 from pydantic import ValidationError
 
 from pattern_platform.errors import InvalidRegistryError, SourceRefusedError
-from pattern_platform.ingestion.contract_file import load_contract
 from pattern_platform.ingestion.dataset import Dataset
-from pattern_platform.ingestion.http_source import HttpSource
-from pattern_platform.ingestion.http_urls import masked
-from pattern_platform.ingestion.implied_contract import implied_contract
-from pattern_platform.ingestion.registry_row import RegistryRow, is_url
+from pattern_platform.ingestion.http.source import HttpSource
+from pattern_platform.ingestion.http.urls import masked
+from pattern_platform.ingestion.registry.contract_file import load_contract
+from pattern_platform.ingestion.registry.implied_contract import implied_contract
+from pattern_platform.ingestion.registry.row import RegistryRow, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

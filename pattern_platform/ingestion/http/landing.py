@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from pattern_platform.errors import SourceRefusedError, SourceUnavailableError, UnreadableFileError
-from pattern_platform.ingestion.http_pages import Page, Pages
-from pattern_platform.ingestion.http_urls import masked
-from pattern_platform.ingestion.retrying import retried
+from pattern_platform.ingestion.http.pages import Page, Pages
+from pattern_platform.ingestion.http.retrying import retried
+from pattern_platform.ingestion.http.urls import masked
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.whole_file import whole_file
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
-    from pattern_platform.ingestion.http_source import HttpSource
+    from pattern_platform.ingestion.http.source import HttpSource
 
 _PROGRESS, _COMPLETE = "_progress.json", "_complete"
 _MOST_PAGES = 99_999  # as many as sort by name

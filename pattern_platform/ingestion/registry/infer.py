@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import yaml
 
-from pattern_platform.ingestion.infer_columns import Column, columns_of, read_any
-from pattern_platform.ingestion.registry_row import RegistryRow
+from pattern_platform.ingestion.registry.infer_columns import Column, columns_of, read_any
+from pattern_platform.ingestion.registry.row import RegistryRow
 from pattern_platform.ingestion.timestamps import parse_timestamp
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from pattern_platform.errors import RunFailedError, RunNotOverError
-from pattern_platform.orchestration.outputs import Outputs
+from pattern_platform.orchestration.graphql.answers import Asset
+from pattern_platform.orchestration.graphql.outputs import Outputs
+from pattern_platform.orchestration.graphql.submission import Submission, asked, refuse_partitions, resolved
+from pattern_platform.orchestration.graphql.webserver import Webserver
 from pattern_platform.orchestration.partition_tags import partition_tags
-from pattern_platform.orchestration.submission import Submission, asked, refuse_partitions, resolved
-from pattern_platform.orchestration.webserver import Webserver
-from pattern_platform.orchestration.webserver_answers import Asset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

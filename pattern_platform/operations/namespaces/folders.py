@@ -84,7 +84,7 @@ def appearing(namespace: Namespace) -> Generator[Path]:
         folder.mkdir()
         try:
             yield folder
-            if namespace.root.is_symlink():  # by which its views were bound, see `namespace_clone`
+            if namespace.root.is_symlink():  # by which its views were bound, see `clone`
                 namespace.root.unlink()
             folder.rename(namespace.root)
         except BaseException:

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pattern_platform.errors import NamespaceInUseError, UnsupportedStorageError
-from pattern_platform.operations.namespace_use import unfinished_runs
+from pattern_platform.operations.namespaces.use import unfinished_runs
 
 if TYPE_CHECKING:
     from pathlib import Path

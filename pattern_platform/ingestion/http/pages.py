@@ -15,16 +15,16 @@ import requests
 import urllib3
 
 from pattern_platform.errors import SourceRefusedError
-from pattern_platform.ingestion.http_bodies import WrongBodyError, ends_inside_a_line, land_body
-from pattern_platform.ingestion.http_urls import check_url, masked
-from pattern_platform.ingestion.retrying import TransientError, seconds_to_wait
+from pattern_platform.ingestion.http.bodies import WrongBodyError, ends_inside_a_line, land_body
+from pattern_platform.ingestion.http.retrying import TransientError, seconds_to_wait
+from pattern_platform.ingestion.http.urls import check_url, masked
 from pattern_platform.lake.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pattern_platform.ingestion.http_source import HttpSource
+    from pattern_platform.ingestion.http.source import HttpSource
 
 _CHUNK = 1 << 16
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from pattern_platform.errors import SubmissionError
 from pattern_platform.lake.checks import listed
+from pattern_platform.orchestration.graphql.answers import Asset
 from pattern_platform.orchestration.tasks import Task
-from pattern_platform.orchestration.webserver_answers import Asset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pattern_platform.orchestration.webserver import Webserver
-    from pattern_platform.orchestration.webserver_answers import Job
+    from pattern_platform.orchestration.graphql.answers import Job
+    from pattern_platform.orchestration.graphql.webserver import Webserver
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pattern_platform.errors import NamespaceInUseError, ProtectedNamespaceError
-from pattern_platform.operations.namespace_folders import (
+from pattern_platform.operations.namespaces.folders import (
     PARTS,
     Mark,
     alone,
@@ -22,7 +22,7 @@ from pattern_platform.operations.namespace_folders import (
     sweep,
     write_mark,
 )
-from pattern_platform.operations.namespace_use import users_of
+from pattern_platform.operations.namespaces.use import users_of
 from pattern_platform.orchestration.namespace import MAIN, Namespace
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pattern_platform.orchestration.webserver_answers import Materialization
+    from pattern_platform.orchestration.graphql.answers import Materialization
 
 _DUCKDB = b"DUCK"  # what a file of it has after a checksum of eight bytes
 

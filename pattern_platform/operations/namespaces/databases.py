@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pattern_platform.errors import UnsupportedTableError
-from pattern_platform.operations.namespace_folders import PARTS
+from pattern_platform.operations.namespaces.folders import PARTS
 from pattern_platform.warehouse.database import connected
 from pattern_platform.warehouse.names import TableName
 

@@ -1,4 +1,4 @@
-"""The GraphQL documents of :mod:`pattern_platform.orchestration.webserver`."""
+"""The GraphQL documents of :mod:`pattern_platform.orchestration.graphql.webserver`."""
 
 ASSET = """
 query Asset($key: AssetKeyInput!) {

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import dataframely as dy
 
-from pattern_platform.ingestion.registry_row import WHOLE_RECORD
+from pattern_platform.ingestion.registry.row import WHOLE_RECORD
 
 if TYPE_CHECKING:
-    from pattern_platform.ingestion.registry_row import RegistryRow
+    from pattern_platform.ingestion.registry.row import RegistryRow
 
 RECORD = "record"
 

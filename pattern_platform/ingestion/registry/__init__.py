@@ -1,0 +1,1 @@
+"""The registry of data sets and their contracts: read, checked, compared, drafted."""

@@ -1,0 +1,1 @@
+"""Namespaces: made, cloned, listed and dropped."""
