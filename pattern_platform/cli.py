@@ -11,6 +11,7 @@ from pattern_platform.commands import (
     generate,
     namespaces,
     observe,
+    onboarding,
     privacy,
     runs,
     tables,
@@ -26,8 +27,8 @@ app.add_typer(observe.app)
 app.add_typer(generate.app, name="generate")
 app.add_typer(namespaces.app, name="namespace")
 app.add_typer(configuration.config, name="config")
-app.add_typer(configuration.registry, name="registry")
-app.add_typer(configuration.schema, name="schema")
+app.add_typer(onboarding.registry, name="registry")
+app.add_typer(onboarding.schema, name="schema")
 
 if __name__ == "__main__":
     app()

@@ -16,6 +16,7 @@ from pattern_platform.ingestion.schedules import ingest
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
 from pattern_platform.runners import INGESTION, LATE_DATA, TEAMS, URGENT
 from pattern_platform.settings import Settings
+from pattern_platform.upkeep import MAINTENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pattern_platform.ingestion.dataset import Dataset
 
 LOOKBACK = timedelta(days=7)  # how far back a correction is followed
-MAINTENANCE = "maintenance"
 _settings = Settings()
 
 
@@ -67,6 +67,16 @@ def _ingested(dataset: Dataset) -> Ingested:
         schedules=schedules,
         sensors=[routing_sensor(dataset, LATE_DATA)] if late else [],
     )
+
+
+def without_code(assets: Sequence[dg.AssetsDefinition]) -> list[Ingested]:
+    """The data sets for which a row of the registry is enough: no code has their assets, to make more of them.
+
+    Args:
+        assets: The assets that code has.
+    """
+    named = {key for asset in assets for key in asset.keys}
+    return [ingested for ingested in INGESTED.values() if ingested.assets[0].key not in named]
 
 
 def _refuse_unknown_schedules(names: Sequence[str]) -> None:

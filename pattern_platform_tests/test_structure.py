@@ -15,7 +15,8 @@ LAYERS = [
     {"lake", "warehouse", "orchestration"},
     {"patterns"},
     {"ingestion", "operations"},
-    {"settings", "datasets", "ingested", "resources", "runners", "visits", "flights", "dashboards"},
+    {"settings", "settings_sections", "datasets", "ingested", "upkeep", "resources", "runners"}
+    | {"visits", "flights", "dashboards"},
     {"definitions", "demo", "cli", "commands"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

