@@ -34,7 +34,7 @@ from pattern_platform_tests.daemon.stack import ROOT, Stack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("daemon_client")]
+pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("daemon")]
 DAY, BROKEN, HELD, REPEATED, LAST = "2024-05-06", "2024-05-07", "2024-05-08", "2024-05-09", "2024-05-15"
 COOKBOOK = [sys.executable, str(ROOT / "examples/nightly_cookbook.py")]
 

@@ -108,7 +108,7 @@ def told(stack: Stack) -> Told:
     stack.files.hold("clean")
     stack.files.release("clean", hour(NEXT, 3), hour(NEXT, 4))
     hours.arrive(NEXT, {3: [f"{DAY}T{number:02}:30:00Z" for number in BURST]})
-    stack.wait(lambda: hour(DAY, BURST[0]) in stack.files.executions("clean"), "the first late hour")
+    stack.wait(lambda: stack.files.executions("clean").count(hour(DAY, BURST[0])) == 2, "the first late hour, again")
     hours.arrive(NEXT, {4: []})
     stack.wait(lambda: hour(NEXT, 4) in hours.cleans(), "the request of the current hour")
     stack.wait_for(hours.cleans()[hour(NEXT, 4)], SUCCESS)
@@ -152,7 +152,7 @@ def test_late_hours_of_a_burst_run_one_at_a_time(stack: Stack, told: Told) -> No
 
 
 def test_each_event_is_in_its_hour(stack: Stack, told: Told) -> None:
-    assert told.burst
+    assert told.burst[0]
     rows = pl.read_delta(str(stack.folder / "files/lake/clean/events"))
     counted = dict(rows.group_by(pl.col("at").dt.strftime("%Y-%m-%d-%H:00")).len().iter_rows())
     expected = {hour(DAY, number): 1 + (number in BURST) + 3 * (number == 23) for number in EVENING}
@@ -162,5 +162,6 @@ def test_each_event_is_in_its_hour(stack: Stack, told: Told) -> None:
 def test_the_checks_are_run_with_each_request(stack: Stack, told: Told) -> None:
     (late,) = told.hours.cleans()[hour(DAY, 23)]
     events = stack.instance.all_logs(late, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    names = {entry.dagster_event.event_specific_data.check_name for entry in events if entry.dagster_event}
+    found = [entry.dagster_event.event_specific_data for entry in events if entry.dagster_event]
+    names = {told.check_name for told in found if isinstance(told, dg.AssetCheckEvaluation)}
     assert names == {"keeps_the_contract", "unique_id", "accounts_for_every_row", "nothing_too_late"}

@@ -271,7 +271,7 @@ def sampled(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     }
     table = made[dg.AssetKey(["quarantine", "sales"])].metadata["sample"]
     assert isinstance(table, dg.TableMetadataValue)
-    return {row.data["reason"]: row.data["record"] for row in table.records}
+    return {str(row.data["reason"]): str(row.data["record"]) for row in table.records}
 
 
 def assert_nothing_personal_is_told(platform: Onboarded, result: dg.ExecuteInProcessResult) -> None:
