@@ -14,8 +14,7 @@ import dagster as dg
 import polars as pl
 
 from pattern_platform.dashboards.contract import AdImpression, AdPrice, LandedFlight, VisitsCube
-from pattern_platform.datasets import DATASETS
-from pattern_platform.ingestion.routing import definition_of
+from pattern_platform.ingestion.registry.rows import registered_partitions
 from pattern_platform.lake.schema import described
 from pattern_platform.orchestration.checks import unique_check
 from pattern_platform.patterns.data_flow.aligned_fan_in import aligned_fan_in
@@ -26,9 +25,9 @@ LOOKBACK = timedelta(days=7)
 TOP = 5
 
 # The other side of each contract: keys, partitions and partition columns, as their owners published them.
-_HOURS = definition_of(DATASETS["visits"])
+_HOURS = registered_partitions(Settings().registry, "visits")
 DAYS = dg.DailyPartitionsDefinition(_HOURS.start, end_date=_HOURS.end)
-FLIGHT_DAYS = definition_of(DATASETS["flights"])
+FLIGHT_DAYS = registered_partitions(Settings().registry, "flights")
 VISITS_CUBE = dg.AssetSpec(["aggregated", "visits_cube"], partitions_def=DAYS, metadata={"partition_expr": "day"})
 AD_IMPRESSIONS = dg.AssetSpec(["ledger", "ad_impressions"], partitions_def=DAYS, metadata={"partition_expr": "day"})
 RAW_FLIGHTS = dg.AssetSpec(

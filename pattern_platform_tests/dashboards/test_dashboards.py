@@ -41,6 +41,8 @@ from pattern_platform.dashboards.partner import PRICES, write_prices
 from pattern_platform.datasets import DATASETS
 from pattern_platform.ingestion.landing import INGESTION_SCHEMA, raw_schema
 from pattern_platform.patterns.data_flow.isolated_sequencer import UPSTREAM_RUN, delta_commit_sensor
+from pattern_platform.resources import delta_tables
+from pattern_platform.settings import Settings
 from pattern_platform.visits import contract as visits_contract
 from pattern_platform.visits.billing import ad_impressions
 from pattern_platform_tests.lake.tables import contents, range_tags
@@ -445,7 +447,7 @@ def test_the_tables_declared_here_are_stored_where_the_provider_stores_them() ->
     assert provider.defs.resources is not None
     ours, theirs = consumer.defs.resources["data_overwrite"], provider.defs.resources["data_overwrite"]
     assert ours.root_uri == theirs.root_uri
-    roots = {getattr(resource, "root_uri", None) for resource in provider.tables.values()}
+    roots = {getattr(resource, "root_uri", None) for resource in delta_tables(Settings()).values()}
     assert roots == {ours.root_uri}
 
 

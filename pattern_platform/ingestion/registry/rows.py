@@ -72,6 +72,30 @@ def read_registry(path: Path, *, retention_days: int) -> dict[str, Dataset]:
     return datasets
 
 
+def registered_partitions(path: Path, name: str) -> dg.TimeWindowPartitionsDefinition:
+    """The partitions of one data set, for whom it is a name alone: neither its contract nor other rows are looked at.
+
+    Args:
+        path: The registry.
+        name: Of the data set.
+
+    Raises:
+        InvalidRegistryError: There is no row of that name with partitions.
+    """
+    header, *rest = path.read_text(encoding="utf-8-sig").splitlines()
+    columns = next(csv.reader([header]), [])
+    rows = (cells for line in rest if isinstance(cells := _cells(line, columns, 0), dict))
+    found = next((cells for cells in rows if cells.get("name") == name), {})
+    partitions = _partitions(RegistryRow.model_validate({c: v for c, v in found.items() if v})) if found else None
+    if partitions is None:
+        raise InvalidRegistryError(
+            f"the partitions of data set {name!r} were refused",
+            why=f"{path.name} has no row of that name with partitions",
+            mend="name a data set of the registry",
+        )
+    return partitions
+
+
 def parse_registry(path: Path, *, retention_days: int) -> tuple[dict[str, Dataset], list[Mistake]]:
     """The data sets of the good rows of a registry, and what is wrong with the others.
 
