@@ -157,7 +157,7 @@ def without(value: Any, path: Sequence[str]) -> Any:
         return [without(element, path) for element in value]
     if not isinstance(value, dict):
         return value
-    if len(path) == 1:
+    if len(path) == 1 or not isinstance(value.get(path[0]), dict | list):  # what should hold it goes as a whole
         return {name: field for name, field in value.items() if name != path[0]}
     return {name: without(field, path[1:]) if name == path[0] else field for name, field in value.items()}
 

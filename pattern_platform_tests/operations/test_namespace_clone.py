@@ -306,7 +306,6 @@ def test_what_is_read_only_stays_so(read_only: tuple[Work, Work]) -> None:
         assert not [path for path in loads_of(work) if path.stat().st_mode & 0o222]
 
 
-@pytest.mark.xfail(strict=True, reason="remove_table makes the files of a table writable, not its folders alone")
 def test_a_retention_leaves_the_files_of_the_other_read_only(read_only: tuple[Work, Work]) -> None:
     before = digest(read_only[0].root)
     read_only[1].retain()
@@ -322,7 +321,7 @@ def test_a_drop_leaves_the_modes_of_files_alone(base: Work, pair: tuple[Work, Wo
 def test_a_killed_clone_leaves_no_namespace_and_is_cleaned_up(base: Work) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
-        "from pattern_platform.operations import namespace_clone as module\n"
+        "from pattern_platform.operations.namespaces import clone as module\n"
         "from pattern_platform.orchestration.namespace import Namespace\n"
         "module.move_paths = lambda *_: os.kill(os.getpid(), 9)\n"
         "data = Path(sys.argv[1]); module.clone(Namespace('main', data), Namespace('dead', data))"
