@@ -502,7 +502,7 @@ def test_uf_1_publishes_a_day_of_19_hours_and_says_in_five_places_what_it_lacks(
         "missing": names(*FAILED_HOURS),
         "stale": [],
     }
-    assert checked(result) == {"is_complete": False, "something_arrived": True}
+    assert checked(result) == {"is_complete": False, "something_arrived": True, "is_published": True}
     assert "views__fallback" not in materialized(result)
 
 
@@ -519,7 +519,7 @@ def test_uf_2_replaces_the_day_once_the_hours_are_repaired(tmp_path: Path) -> No
     assert (materialized(result)["views"].tags or {})[PARTIAL] == "false"
     row = fan_in.row()
     assert (row["present"], row["completeness"], row["missing"], row["is_published"]) == (24, 1.0, [], True)
-    assert checked(result) == {"is_complete": True, "something_arrived": True}
+    assert checked(result) == {"is_complete": True, "something_arrived": True, "is_published": True}
 
 
 @pytest.mark.parametrize("was_published", [False, True])
@@ -542,7 +542,7 @@ def test_uf_3_stands_a_fallback_with_its_reason_for_a_day_of_which_nothing_is_th
     row = fan_in.row()
     assert (row["present"], row["completeness"], row["is_published"]) == (0, 0.0, False)
     assert row["stale" if was_published else "missing"] == names(*range(24))
-    assert checked(result) == {"something_arrived": False}
+    assert checked(result) == {"something_arrived": False, "is_published": False}
 
 
 def test_uf_3_the_alert_is_over_once_something_arrives(tmp_path: Path) -> None:
@@ -551,7 +551,7 @@ def test_uf_3_the_alert_is_over_once_something_arrives(tmp_path: Path) -> None:
     assert not checked(fan_in.build())["something_arrived"]
     fan_in.attempt(OK, *names(6))
     result = fan_in.build()
-    assert checked(result) == {"is_complete": False, "something_arrived": True}
+    assert checked(result) == {"is_complete": False, "something_arrived": True, "is_published": True}
     assert "views__fallback" not in materialized(result)
     assert fan_in.total() == FULL
 
@@ -572,7 +572,7 @@ def test_a_day_whose_hours_are_all_empty_is_complete(tmp_path: Path) -> None:
     result = fan_in.build()
     assert fan_in.table().height == 0
     assert (fan_in.row()["present"], fan_in.row()["is_published"]) == (4, True)
-    assert checked(result) == {"is_complete": True, "something_arrived": True}
+    assert checked(result) == {"is_complete": True, "something_arrived": True, "is_published": True}
 
 
 def test_a_partial_day_without_any_row_is_not_complete(tmp_path: Path) -> None:
@@ -581,7 +581,7 @@ def test_a_partial_day_without_any_row_is_not_complete(tmp_path: Path) -> None:
     fan_in.hours_are({0: EMPTY, 1: EMPTY, 2: FAILED, 3: FAILED})
     result = fan_in.build()
     assert fan_in.row()["completeness"] == 0.5
-    assert checked(result) == {"is_complete": False, "something_arrived": True}
+    assert checked(result) == {"is_complete": False, "something_arrived": True, "is_published": True}
 
 
 @pytest.mark.parametrize(("ok", "is_published"), [(12, True), (6, False)])
@@ -596,6 +596,7 @@ def test_uf_6_publishes_from_the_floor_on_and_withholds_below(tmp_path: Path, ok
     assert fan_in.row()["completeness"] == ok / 24
     assert (tmp_path / "views").exists() == is_published
     assert checked(result)["something_arrived"]
+    assert checked(result)["is_published"] == is_published  # the alert of a day that is withheld
 
 
 def test_uf_6_a_day_below_the_floor_leaves_what_was_published(tmp_path: Path) -> None:
