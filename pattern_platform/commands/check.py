@@ -95,10 +95,12 @@ def _results(
 ) -> list[Result]:
     from pattern_platform.orchestration import check_selection  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.orchestration.check_run import run_checks  # noqa: PLC0415
+    from pattern_platform.settings import Settings  # noqa: PLC0415
 
     selected = check_selection.select({name: _definitions(name) for name in modules}, select, only_checks=only_checks)
     with _instance() as instance:
-        return run_checks(selected, check_selection.partitions_between(selected, *partitions, instance), instance)
+        keys = check_selection.partitions_between(selected, *partitions, instance)
+        return run_checks(selected, keys, instance, Settings().namespace)
 
 
 def _definitions(module: str) -> dg.Definitions:

@@ -10,6 +10,8 @@ from pattern_platform.dashboards.definitions import defs as dashboards
 from pattern_platform.definitions import defs as platform
 from pattern_platform.demo.report import Report
 from pattern_platform.orchestration.partition_tags import partition_tags
+from pattern_platform.orchestration.run_coordinator import NAMESPACE
+from pattern_platform.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import dagster as dg
     from rich.console import Console
 
+_NAMESPACE = {NAMESPACE: Settings().namespace}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -58,7 +61,11 @@ class Runs:
     def _execute(self, assets: Sequence[dg.AssetKey], tags: Mapping[str, str], partition: str) -> None:
         job = next(job for job in self._jobs if assets[0] in job.asset_layer.executable_asset_keys)
         result = job.execute_in_process(
-            asset_selection=list(assets), tags=tags, instance=self.instance, raise_on_error=False, run_config=_QUIET
+            asset_selection=list(assets),
+            tags={**tags, **_NAMESPACE},
+            instance=self.instance,
+            raise_on_error=False,
+            run_config=_QUIET,
         )
         self.report.add(result, partition)
 

@@ -20,6 +20,7 @@ import dagster as dg
 
 from pattern_platform.errors import CheckRunError
 from pattern_platform.orchestration.partition_tags import PARTITION, partition_tags
+from pattern_platform.orchestration.run_coordinator import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,13 +76,16 @@ class Result:
         return self.outcome in {Outcome.FAILED, Outcome.NOT_EXECUTED}
 
 
-def run_checks(selected: Sequence[Selected], partitions: Sequence[str], instance: dg.DagsterInstance) -> list[Result]:
+def run_checks(
+    selected: Sequence[Selected], partitions: Sequence[str], instance: dg.DagsterInstance, namespace: str
+) -> list[Result]:
     """Materialize and check what is selected; what fails for one partition keeps no other from its run.
 
     Args:
         selected: What is run, from :func:`select`.
         partitions: Partitions that follow each other, from :func:`partitions_between`.
         instance: Where the runs are recorded.
+        namespace: Whose runs they are.
 
     Raises:
         CheckRunError: An asset asks for configuration, and none is given here.
@@ -90,7 +94,12 @@ def run_checks(selected: Sequence[Selected], partitions: Sequence[str], instance
     jobs = [(part, _job(part)) for part in selected if part.assets or part.checks]
     for part, job in jobs:
         for tags, label in _runs(part, partitions):
-            run = job.execute_in_process(run_config=_config(part), instance=instance, tags=tags, raise_on_error=False)
+            run = job.execute_in_process(
+                run_config=_config(part),
+                instance=instance,
+                tags={**tags, NAMESPACE: namespace},
+                raise_on_error=False,
+            )
             results += _Log(instance.all_logs(run.run_id), label).results()
     return results
 

@@ -282,6 +282,7 @@ def test_all_processes_write_to_one_place() -> None:
         stack.files.break_("parts", part := "2024-03-05-00:00")
         failed = stack.launch("parts", partition=part)
         stack.wait_for([failed], dg.DagsterRunStatus.FAILURE)
+        assert failed in stack.runs(pattern_platform__namespace="night")  # every run says whose it is
         webserver = stack.webserver._process
         assert webserver is not None
         webserver.send_signal(signal.SIGTERM)
