@@ -92,7 +92,7 @@ def tables(folder: Path) -> dict[str, pl.DataFrame]:
 
 def land_all_but_an_hour(folder: Path) -> None:
     """What the demo is run on: a day of each source, and hour 13 of the visits is late."""
-    for source, day in (("visits", DAY), ("flights", "2013-01-01"), ("user_changes", DAY)):
+    for source, day in (("visits", DAY), ("flights", "2013-01-01"), ("user_changes", DAY), ("comments", DAY)):
         landed = f"landing/{source}/date={day}"
         late = shutil.ignore_patterns("hour=13") if source == "visits" else None
         shutil.copytree(CHECKOUT / "data" / landed, folder / landed, ignore=late)

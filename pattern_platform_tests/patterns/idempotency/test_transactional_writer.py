@@ -291,7 +291,12 @@ def watched(tell: Callable[[str], None]) -> Iterator[None]:
             busy = False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database_module, "_opened", lambda p: opened(p) if busy else Watched(opened(p), alone))
+
+        def watched(path: Path, *, read_only: bool) -> Any:
+            made = opened(path, read_only=read_only)
+            return made if busy else Watched(made, alone)
+
+        patch.setattr(database_module, "_opened", watched)
         yield
 
 
