@@ -94,7 +94,7 @@ def pair(own: Work) -> Iterator[tuple[Work, Work]]:
 
 def left_over(base: Work) -> list[str]:
     """What is in the folder of namespaces besides the commands' lock."""
-    return sorted(p.name for p in (base.root / "namespaces").iterdir() if p.suffix != ".lock")
+    return sorted(p.name for p in (base.root / "namespaces").glob("*") if p.suffix != ".lock")
 
 
 # The same -------------------------------------------------------------------------------------------------------------
