@@ -2,14 +2,20 @@
 
 DuckDB lets one process hold a file at a time, and readers count. So nobody keeps a connection: whoever finds the file
 taken waits, up to a limit. Inside a process one transaction at a time writes, and readers see the one before it.
+
+DuckDB 2.0 reads the header of a file before it locks it, and never again: whoever opens a file while another process
+closes it may work on what was there before the other's last checkpoint, and write that back. So the processes of the
+platform open and close a file one at a time, by a lock file beside it. Other programs know no such lock: they may read
+a file, best read-only, and are not to write to it while the platform does.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +27,7 @@ from pattern_platform.lake.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from contextlib import AbstractContextManager
 
 WAIT_SECONDS = 120.0
 _PAUSE_SECONDS = 0.05
@@ -46,12 +53,17 @@ def connected(database: str, *, read_only: bool = False) -> Generator[duckdb.Duc
         DatabaseLockedError: Someone else held it for longer than the limit.
         UnsupportedStorageError: The database is not a file.
     """
-    connection = _opened(path_of(database), read_only=read_only)
+    path = path_of(database)
+    connection = _opened(path, read_only=read_only)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
     finally:
-        connection.close()  # what was not committed is rolled back
+        try:
+            with _gate(path, read_only=read_only):
+                connection.close()  # what was not committed is rolled back
+        finally:
+            connection.close()  # also where the gate could not be had
 
 
 @contextmanager
@@ -90,7 +102,7 @@ def rewritten(database: str) -> Generator[tuple[duckdb.DuckDBPyConnection, str]]
     path = path_of(database)
     with _turn(path), connected(database) as connection:
         connection.execute("CHECKPOINT")  # a log of the old file would be taken for one of the new
-        with whole_file(path) as unfinished:
+        with ExitStack() as gate, whole_file(path) as unfinished:
             escaped = str(unfinished).replace("'", "''")
             held = connection.execute("SELECT current_database()").fetchall()[0][0].replace('"', '""')
             connection.execute(f"ATTACH '{escaped}' AS {_NEW}")
@@ -99,7 +111,8 @@ def rewritten(database: str) -> Generator[tuple[duckdb.DuckDBPyConnection, str]]
             finally:
                 connection.execute(f'USE "{held}"; DETACH {_NEW}')  # the log of the new file is folded in
             shutil.copymode(path, unfinished)
-        # Whoever opened the old file before it was replaced tries to lock it now, finds it taken, and opens the new.
+            gate.enter_context(_gate(path))  # nobody opens it while it is replaced
+        # Another program that opened the old file before that tries to lock it now, finds it taken, and opens the new.
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -136,7 +149,8 @@ def _opened(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only, config=_CONFIG)
+            with _gate(path, read_only=read_only):
+                return duckdb.connect(str(path), read_only=read_only, config=_CONFIG)
         except duckdb.Error as error:
             if not any(reason in str(error) for reason in _TAKEN):
                 raise
@@ -148,10 +162,33 @@ def _opened(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
 def _make(path: Path) -> None:
     """Make an empty database that appears whole: two processes may make it at once, and one may die meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT_SECONDS):
+    with _gate(path):
         if not path.exists():
             with whole_file(path) as unfinished:
                 duckdb.connect(str(unfinished)).close()
+
+
+def _gate(path: Path, *, read_only: bool = False) -> AbstractContextManager[object]:
+    """What one process at a time passes: to make a file, to open it, to close it, to put another in its place.
+
+    Who only reads leaves no file behind, and passes where there is no lock, or none that it may take.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    if read_only and not os.access(file, os.W_OK):
+        return nullcontext()
+    return _locked_gate(path, filelock.FileLock(file, is_singleton=True))  # who passes it already may do so again
+
+
+@contextmanager
+def _locked_gate(path: Path, lock: filelock.BaseFileLock) -> Generator[None]:
+    try:
+        lock.acquire(timeout=WAIT_SECONDS, poll_interval=0.01)
+    except filelock.Timeout as error:
+        raise _locked(path, f"another one has held {lock.lock_file} as long") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _locked(path: Path, holder: str) -> DatabaseLockedError:

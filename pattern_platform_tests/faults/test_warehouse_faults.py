@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import select
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -378,6 +381,50 @@ def test_f04_two_first_runs_at_once_make_the_file(zygote: Zygote, tmp_path: Path
         assert len(read_state("overwrite", root)) == 2
     for writer in writers:
         writer.close()
+
+
+STOPS = """
+import ctypes, os, sys, duckdb
+from pattern_platform.warehouse.database import connected
+database, opened = sys.argv[1], {"DuckDB": duckdb.connect, "the platform": connected}[sys.argv[2]]
+ctypes.CDLL(None).shim_arm(os.fsencode(os.path.dirname(database)), 1, 0, 4)  # STOPPED: it would lock the file now
+with opened(database) as connection:
+    connection.execute("INSERT INTO days VALUES ('second')")
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("opener", "kept"), [("the platform", ["first", "second"]), ("DuckDB", ["second"])], ids=["platform", "control"]
+)
+def test_f05_a_file_that_is_closed_while_another_opens_it_loses_nothing(
+    tmp_path: Path, opener: str, kept: list[str]
+) -> None:
+    """DuckDB 2.0 alone reads the header, then locks the file, and writes over what was committed between the two."""
+    database = str(tmp_path / "store.duckdb")
+    opened = {"DuckDB": duckdb.connect, "the platform": database_module.connected}[opener]
+    with opened(database) as connection:
+        connection.execute("CREATE TABLE days (day VARCHAR)")
+    preloaded = {**os.environ, "LD_PRELOAD": str(compiled_shim(tmp_path))}
+    second = subprocess.Popen([sys.executable, "-c", STOPS, database, opener], env=preloaded)
+
+    def commit() -> None:
+        with opened(database) as connection:
+            connection.execute("INSERT INTO days VALUES ('first')")
+
+    first = threading.Thread(target=commit)
+    try:
+        _, status = os.waitpid(second.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), "it never came to lock the file"
+        first.start()
+        first.join(timeout=0.5 if opener == "the platform" else None)
+        assert first.is_alive() == (opener == "the platform")  # which waits for its turn
+    finally:
+        second.send_signal(signal.SIGCONT)
+    first.join()
+    assert second.wait() == 0
+    with opened(database) as connection:
+        assert connection.execute("SELECT day FROM days ORDER BY day").fetchall() == [(day,) for day in kept]
 
 
 HOLD = """

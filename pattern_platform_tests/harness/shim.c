@@ -17,8 +17,9 @@
 #include <unistd.h>
 
 /* ONCE: that operation fails. EVER_AFTER: it and all that follow fail. DONE: it is done, and reported as failed.
-   KILLED: the process is killed before it. Only ONCE counts operations that change nothing on the disk. */
-enum { ONCE, EVER_AFTER, DONE, KILLED };
+   KILLED: the process is killed before it. Only ONCE counts operations that change nothing on the disk.
+   STOPPED: the process stops before it, and does it when it is continued; counts what locks a file, alone. */
+enum { ONCE, EVER_AFTER, DONE, KILLED, STOPPED };
 #define MOST_FILES 65536
 
 static char under[4096], what[4352];
@@ -44,7 +45,7 @@ static int note(int fd, const char *path) {
 
 static int fails(const char *name, int changes, const char *path, int fd) {
     int now;
-    if (!(path && *path ? ours(path) : ours_fd(fd)) || (mode != ONCE && !changes)) return 0;
+    if (!(path && *path ? ours(path) : ours_fd(fd)) || (mode != ONCE && !changes) || mode == STOPPED) return 0;
     pthread_mutex_lock(&guard);
     now = ++count == k || (mode == EVER_AFTER && k && count > k);
     if (count == k) snprintf(what, sizeof what, "%s %s", name, path ? path : "");
@@ -129,6 +130,22 @@ ssize_t writev(int fd, const struct iovec *from, int n) {
 ssize_t pwrite64(int fd, const void *from, size_t size, off_t at) {
     GUARD(ssize_t, "write", 1, NULL, fd, (int, const void *, size_t, off_t), fd, from, size, at);
 }
+
+/* What locks --------------------------------------------------------------------------------------------------------*/
+
+#define LOCKS(name)                                                                                        \
+    int name(int fd, int command, ...) {                                                                   \
+        static int (*real)(int, int, ...);                                                                 \
+        va_list list;                                                                                      \
+        va_start(list, command);                                                                           \
+        void *argument = va_arg(list, void *);                                                             \
+        va_end(list);                                                                                      \
+        if (!real) real = dlsym(RTLD_NEXT, #name);                                                         \
+        if (command == F_SETLK && mode == STOPPED && ours_fd(fd) && ++count == k) raise(SIGSTOP);          \
+        return real(fd, command, argument);                                                                \
+    }
+LOCKS(fcntl)
+LOCKS(fcntl64)
 
 /* What does not -----------------------------------------------------------------------------------------------------*/
 
