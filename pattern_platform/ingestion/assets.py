@@ -143,17 +143,8 @@ def _clean_asset(dataset: Dataset, condition: dg.AutomationCondition | None) -> 
         quarantine = pl.concat(part.quarantine for part in parts)
         rejected = with_resolved(quarantine, raw) if is_merged(dataset) else quarantine
         yield dg.Output(rows, "clean", metadata={"rejected_rows": quarantine.height})
-        reasons = quarantine.explode("reasons").group_by("reasons").len().sort("len", descending=True)
-        shown = [dg.TableRecord(sample) for sample in samples(dataset, quarantine)]
-        yield dg.Output(
-            rejected,
-            "quarantine",
-            metadata={
-                **told,  # with what is written last
-                "reasons": dict(reasons.iter_rows()),
-                **({"sample": dg.MetadataValue.table(shown)} if shown else {}),
-            },
-        )
+        # The note goes with what is written last.
+        yield dg.Output(rejected, "quarantine", metadata={**told, **_rejects(dataset, quarantine)})
         if dataset.allowed_lateness is not None:
             here = raw.filter(pl.col("partition_start").is_in(_starts(dataset, context)))
             late = too_late(dataset, here)
@@ -161,6 +152,13 @@ def _clean_asset(dataset: Dataset, condition: dg.AutomationCondition | None) -> 
             yield dg.Output(late, "late", metadata={"too_late": late.height, "lateness_seconds": behind})
 
     return clean
+
+
+def _rejects(dataset: Dataset, quarantine: pl.DataFrame) -> dict[str, Any]:
+    """What Dagster is told of rejected rows."""
+    reasons = quarantine.explode("reasons").group_by("reasons").len().sort("len", descending=True)
+    shown = [dg.TableRecord(sample) for sample in samples(dataset, quarantine)]
+    return {"reasons": dict(reasons.iter_rows()), **({"sample": dg.MetadataValue.table(shown)} if shown else {})}
 
 
 def _in_order(raw: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import dataframely as dy
 import polars as pl
 
-from pattern_platform.ingestion.landing import INGESTION_SCHEMA, ingestion_schema, record_of
+from pattern_platform.ingestion.landing import ingestion_schema, record_of
 from pattern_platform.ingestion.parsing import parse_rows
 
 if TYPE_CHECKING:
     from pattern_platform.ingestion.dataset import Dataset
     from pattern_platform.lake.window import Window
 
-QUARANTINE_SCHEMA = pl.Schema({**INGESTION_SCHEMA, "reasons": pl.List(pl.String), "record": pl.String})
 DUPLICATE, OUTDATED = "duplicate of an earlier row", "a later record of the same key came with it"
 _ROW = "_row"
 
@@ -37,8 +36,7 @@ class Cleaned:
 
 def quarantine_schema(dataset: Dataset) -> pl.Schema:
     """Columns of a data set's quarantine."""
-    about = {name: QUARANTINE_SCHEMA[name] for name in ("reasons", "record")}
-    return pl.Schema({**ingestion_schema(dataset), **about})
+    return pl.Schema({**ingestion_schema(dataset), "reasons": pl.List(pl.String), "record": pl.String})
 
 
 def clean_rows(dataset: Dataset, raw: pl.DataFrame, window: Window | None) -> Cleaned:

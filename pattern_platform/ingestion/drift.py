@@ -7,11 +7,13 @@ with the difference, before anything of it is clean.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pattern_platform.errors import ChangedSourceError
+from pattern_platform.ingestion.json_fields import parents_of, path_of
 from pattern_platform.ingestion.landing import PAYLOAD
 from pattern_platform.ingestion.registry.contract_file import TAKEN
 from pattern_platform.ingestion.registry.row import WHOLE_RECORD
@@ -20,9 +22,9 @@ from pattern_platform.warehouse.query import query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pattern_platform.ingestion.dataset import Dataset
+    from pattern_platform.lake.object_path import LakePath
 
 _ENOUGH_TO_TELL = 10  # records that are all wrong in the same way are no accident
 
@@ -59,12 +61,11 @@ def _as_columns(dataset: Dataset, fields: Sequence[str]) -> dict[str, str]:
     Raises:
         ChangedSourceError: A name is taken, or cannot be kept.
     """
-    columns = {re.sub(r"\W", "_", field): field for field in fields}
-    folded = [column.lower() for column in (*dataset.sources, *columns)]
-    unfit = sorted(f for c, f in columns.items() if folded.count(c.lower()) > 1 or c in TAKEN)
-    lost = sorted(set(fields) - set(columns.values()))
-    _refuse(dataset, [f"{field} (its column has the name of another)" for field in [*unfit, *lost]], [], {})
-    return columns
+    columns = {field: re.sub(r"\W", "_", field) for field in fields}
+    folded = Counter(column.lower() for column in (*dataset.sources, *columns.values()))
+    unfit = [f for f, column in columns.items() if folded[column.lower()] > 1 or column in TAKEN]
+    _refuse(dataset, [f"{field} (its column has the name of another)" for field in unfit], [], {})
+    return {column: field for field, column in columns.items()}
 
 
 def refuse_changed_types(dataset: Dataset, typed: pl.DataFrame, given: Mapping[str, pl.Series]) -> None:
@@ -87,7 +88,7 @@ def refuse_changed_types(dataset: Dataset, typed: pl.DataFrame, given: Mapping[s
     _refuse(dataset, [], [], changed)
 
 
-def with_stored_columns(rows: pl.DataFrame, table: Path) -> pl.DataFrame:
+def with_stored_columns(rows: pl.DataFrame, table: LakePath) -> pl.DataFrame:
     """Rows with the columns that their table got from the source at another time, as nulls.
 
     Args:
@@ -116,12 +117,8 @@ def _refuse(dataset: Dataset, new: Sequence[str], missing: Sequence[str], change
 
 def _fields(dataset: Dataset, raw: pl.DataFrame) -> set[str]:
     """The fields of all records, with dots for nested objects; inside of objects that the contract looks into alone."""
-    parents = {s[:at] for s in dataset.sources.values() for at, character in enumerate(s) if character == "."}
-    looked_into = ["", *sorted(parents)]
-    keys = ", ".join(
-        f"json_keys({PAYLOAD}, '{'.'.join(['$', *(_quoted(part) for part in parent.split('.') if part)])}') AS k{n}"
-        for n, parent in enumerate(looked_into)
-    )
+    looked_into = ["", *parents_of(dataset.sources.values())]
+    keys = ", ".join(f"json_keys({PAYLOAD}, {path_of(parent)}) AS k{n}" for n, parent in enumerate(looked_into))
     each = " UNION ALL ".join(
         f"SELECT {n} AS parent, unnest(k{n}) AS name FROM (SELECT DISTINCT k{n} FROM found)"  # noqa: S608 - numbers
         for n, _ in enumerate(looked_into)
@@ -140,7 +137,3 @@ def _fields(dataset: Dataset, raw: pl.DataFrame) -> set[str]:
         _refuse(dataset, [f"{name} (a name with a dot)" for name in unfit], [], {})
     named = found.filter(~dotted)
     return {".".join(filter(None, [looked_into[parent], name])) for parent, name in named.iter_rows()}
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""').replace("'", "''") + '"'

@@ -18,16 +18,16 @@ from pattern_platform.lake.commit_notes import noted, read_note
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from pattern_platform.ingestion.dataset import Dataset
+    from pattern_platform.lake.object_path import LakePath
 
 BATCH = "batch"
 RESOLVED = "is_resolved"  # of a row of the quarantine: it is clean now; not stored
 HIGH_WATER_MARK = "high_water_mark"
 
 
-def new_batch(dataset: Dataset, landed: pl.DataFrame, table: Path, cleaned: int) -> dg.Output[pl.DataFrame]:
+def new_batch(dataset: Dataset, landed: pl.DataFrame, table: LakePath, cleaned: int) -> dg.Output[pl.DataFrame]:
     """The landed rows that are not in a raw table yet, as its next load.
 
     A row whose incremental field cannot be read is part of each load, until its file is mended: it is merged with
@@ -64,7 +64,7 @@ def _as_value(text: Any, dtype: pl.DataType) -> Any:  # noqa: ANN401 - of the co
     return text
 
 
-def cleaned_up_to(table: Path) -> int:
+def cleaned_up_to(table: LakePath) -> int:
     """The number of the load up to which raw rows have been cleaned; 0 before the first.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -109,22 +110,19 @@ def _lines(file: Path) -> pl.DataFrame:
 
 def _columns(dataset: Dataset, file: Path, what: str) -> pl.DataFrame:
     """The columns of a file as text; as one line of JSON each where no header is declared."""
-    if dataset.format == "csv":
-        header = pl.read_csv(file, infer_schema=False, n_rows=0, glob=False).columns
-        if separator := other_separator(header):
-            raise WrongHeaderError(
-                f"{what} was refused",
-                why=f"its columns are separated by {separator!r}",
-                mend="let the source separate them by a comma",
-            )
-    else:
-        header = pl.read_parquet_schema(file)
+    is_csv = dataset.format == "csv"
+    read = partial(pl.read_csv, infer_schema=False, glob=False) if is_csv else partial(pl.read_parquet, glob=False)
+    header = read(file, n_rows=0).columns
+    if is_csv and (separator := other_separator(header)):
+        raise WrongHeaderError(
+            f"{what} was refused",
+            why=f"its columns are separated by {separator!r}",
+            mend="let the source separate them by a comma",
+        )
     if dataset.header:
-        _refuse_header(dataset, list(header), what)
-    if dataset.format == "csv":
-        rows = pl.read_csv(file, infer_schema=False, glob=False)
-    else:
-        rows = pl.read_parquet(file, glob=False)
+        _refuse_header(dataset, header, what)
+    rows = read(file)
+    if not is_csv:
         rows = rows.select(_as_text(name, dtype, what) for name, dtype in rows.schema.items())
     if not dataset.header:
         return rows.select(pl.struct(pl.all()).struct.json_encode().alias(PAYLOAD))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pattern_platform.ingestion.drift import new_fields, refuse_changed_types
+from pattern_platform.ingestion.json_fields import parents_of, path_of, quoted
 from pattern_platform.ingestion.landing import PAYLOAD
 from pattern_platform.ingestion.registry.row import WHOLE_RECORD
 from pattern_platform.ingestion.timestamps import EPOCHS, parse_timestamp
@@ -114,19 +115,17 @@ def _json_fields(
     columns = []
     for name, source in sources.items():
         if source == WHOLE_RECORD:
-            columns.append(f"{PAYLOAD} AS {_quoted(_TEXT + name)}, true AS {_quoted(_GIVEN + name)}")
+            columns.append(f"{PAYLOAD} AS {quoted(_TEXT + name)}, true AS {quoted(_GIVEN + name)}")
             continue
-        leaf = "record." + ".".join(_quoted(part) for part in source.split("."))
+        leaf = "record." + ".".join(quoted(part) for part in source.split("."))
         # Columns of a csv or parquet file are text, and so is what nobody declared.
         loose = dataset.format != "jsonl" or name not in dataset.sources
         fits = ", ".join(f"'{kind}'" for kind in _json_types(types[name], dataset, loose=loose))
-        columns.append(f"CASE WHEN json_type({leaf}) IN ({fits}) THEN {leaf} ->> '$' END AS {_quoted(_TEXT + name)}")
-        columns.append(f"{leaf} IS NOT NULL AS {_quoted(_GIVEN + name)}")
-    wanted = (source for source in sources.values() if source != WHOLE_RECORD)
-    for parent in sorted({source[:at] for source in wanted for at, c in enumerate(source) if c == "."}):
-        path = "$." + ".".join(_quoted(part) for part in parent.split("."))
-        kind = f"CASE WHEN record IS NOT NULL THEN json_type({PAYLOAD}, '{path}') END"
-        columns.append(f"{kind} NOT IN ('OBJECT', 'NULL') AS {_quoted(_WRONG + parent)}")
+        columns.append(f"CASE WHEN json_type({leaf}) IN ({fits}) THEN {leaf} ->> '$' END AS {quoted(_TEXT + name)}")
+        columns.append(f"{leaf} IS NOT NULL AS {quoted(_GIVEN + name)}")
+    for parent in parents_of(source for source in sources.values() if source != WHOLE_RECORD):
+        kind = f"CASE WHEN record IS NOT NULL THEN json_type({PAYLOAD}, {path_of(parent)}) END"
+        columns.append(f"{kind} NOT IN ('OBJECT', 'NULL') AS {quoted(_WRONG + parent)}")
     sql = f"""
         SELECT record IS NULL AS malformed, {", ".join(columns)}
         FROM (
@@ -173,7 +172,3 @@ def _json_types(dtype: pl.DataType, dataset: Dataset, *, loose: bool) -> tuple[s
     if dtype.is_integer():
         return ("BIGINT", "UBIGINT")
     return ("BIGINT", "UBIGINT", "DOUBLE") if dtype.is_numeric() else ("VARCHAR",)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -49,17 +49,12 @@ def routed(dataset: Dataset, raw: pl.DataFrame, partition: str) -> pl.DataFrame:
     """
     starts = _starts(dataset, partition)
     event = _event_times(dataset, raw)
-    start = event.dt.convert_time_zone(definition_of(dataset).timezone).dt.truncate(_truncation(dataset))
+    local = event.dt.convert_time_zone(definition_of(dataset).timezone)
+    start = local.dt.truncate("1h" if is_hourly(dataset) else "1d")
     start = start.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-    here = pl.Series([starts[-1]], dtype=pl.Datetime("us", "UTC")).item()
-    belongs = (
-        pl.when(start.is_null() | (start > here))
-        .then(pl.lit(here))
-        .when(start.is_in(starts))
-        .then(start)
-        .otherwise(None)
-    )
-    return raw.with_columns(pl.select(belongs.alias(ROUTED_TO))[ROUTED_TO].cast(pl.Datetime("us", "UTC")))
+    here = pl.lit(starts[-1], dtype=pl.Datetime("us", "UTC"))
+    stays = start.is_null() | (start > starts[-1])
+    return raw.with_columns(pl.when(stays).then(here).when(start.is_in(starts)).then(start).alias(ROUTED_TO))
 
 
 def too_late(dataset: Dataset, raw: pl.DataFrame) -> pl.DataFrame:
@@ -123,17 +118,17 @@ def _event_times(dataset: Dataset, raw: pl.DataFrame) -> pl.Series:
     return parsed.dt.convert_time_zone("UTC")
 
 
-def _truncation(dataset: Dataset) -> str:
-    first = definition_of(dataset).get_first_partition_window()
-    return "1h" if first and (first.end - first.start).total_seconds() <= 3600 else "1d"  # noqa: PLR2004 - an hour
-
-
 def definition_of(dataset: Dataset) -> dg.TimeWindowPartitionsDefinition:
     """The partitions of a data set that has some."""
     if dataset.partitions is None:
         message = f"data set {dataset.name!r} has no partitions"
         raise TypeError(message)
     return dataset.partitions
+
+
+def is_hourly(dataset: Dataset) -> bool:
+    """Whether the partitions of a data set are hours; else they are days."""
+    return isinstance(dataset.partitions, dg.HourlyPartitionsDefinition)
 
 
 def later_arrivals(allowed_lateness: int) -> dg.PartitionMapping:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from pattern_platform.errors import InvalidSettingsError
 from pattern_platform.ingestion.dataset import Dataset
-from pattern_platform.ingestion.routing import definition_of
+from pattern_platform.ingestion.routing import definition_of, is_hourly
 from pattern_platform.ingestion.stages import key_of
 from pattern_platform.orchestration.partition_tags import partition_tags
 
@@ -48,7 +48,7 @@ def _schedule(dataset: Dataset, job: Any, word: Word | None) -> dg.ScheduleDefin
         return None
     if dataset.partitions is None:
         return dg.ScheduleDefinition(name=f"{job.name}_schedule", job=job, cron_schedule=CRON[word or "daily"])
-    hourly = isinstance(dataset.partitions, dg.HourlyPartitionsDefinition)
+    hourly = is_hourly(dataset)
     if word == "hourly" and not hourly:
         raise InvalidSettingsError(
             f"setting schedules.{dataset.name}: 'hourly' was refused",
@@ -75,11 +75,9 @@ def _hours_of_yesterday(dataset: Dataset, job: Any) -> dg.ScheduleDefinition:  #
     def yesterday(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         today = context.scheduled_execution_time.replace(hour=0, minute=0, second=0, microsecond=0)
         window = dg.TimeWindow(today - timedelta(days=1), today)
-        there = set(definition.get_partition_keys(current_time=today)) if definition else set()
+        there = set(definition.get_partition_keys(current_time=today))
         # Neither before the first partition nor after the last.
-        keys = (
-            [key for key in definition.get_partition_keys_in_time_window(window) if key in there] if definition else []
-        )
+        keys = [key for key in definition.get_partition_keys_in_time_window(window) if key in there]
         if not keys:
             yield dg.SkipReason("there are no partitions on that day")
             return

@@ -25,12 +25,10 @@ def parse_timestamp(text: pl.Expr, timestamp_format: str, time_zone: str | None)
         return pl.from_epoch(number * microseconds, time_unit="us").dt.replace_time_zone("UTC")
     if "%z" in timestamp_format or "%Z" in timestamp_format or "%+" in timestamp_format:
         return _with_offset(text, timestamp_format)
-    naive = [timestamp_format] if timestamp_format else _NAIVE
-    local = [_local(text, each, time_zone) for each in naive] if time_zone else []
     if timestamp_format:
-        return local[0] if local else _local(text, timestamp_format, "UTC")
+        return _local(text, timestamp_format, time_zone or "UTC")
     exact = _with_offset(text.str.replace(_TO_MINUTES, "${1}:00${2}"), "%+")
-    return pl.coalesce(exact, *local) if local else exact
+    return pl.coalesce(exact, *(_local(text, each, time_zone) for each in _NAIVE if time_zone))
 
 
 def _with_offset(text: pl.Expr, timestamp_format: str) -> pl.Expr:

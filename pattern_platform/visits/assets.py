@@ -71,7 +71,7 @@ def visits_by_hour(visits: pl.LazyFrame) -> pl.LazyFrame:
     code_version="1",
     partitions_def=DAYS,
     ins={"hours": dg.AssetIn(["aggregated", "visits_by_hour"])},
-    io_manager_key="data_overwrite",
+    io_manager_key="data_overwrite_shown",
     metadata={
         "partition_expr": "day",
         "dagster/column_schema": CUBE,

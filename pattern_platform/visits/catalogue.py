@@ -114,7 +114,7 @@ CHECKS = [
         _adds_up,
         description="The visits of every day, by page and by user, are its total. Looks at the newest version.",
         io_manager_key="proxy",
-        table_io_manager_key="data_overwrite",
+        table_io_manager_key="data_overwrite_shown",
     ),
     shown_check(PUBLISHED_CATALOGUE.key, "proxy"),
     shown_check(PUBLISHED_CUBE.key, "proxy"),

@@ -209,6 +209,25 @@ def test_new_fields_with_awkward_names_are_kept_or_refused_by_name(tmp_path: Pat
         assert any(name in platform.refusal(DAY) for name in others)
 
 
+def test_new_fields_that_would_be_one_column_are_told_both(tmp_path: Path) -> None:
+    platform = of(tmp_path, JSONL, "keep", NESTED)
+    land_jsonl(platform, DAY, sale(1, **{"a-b": 1, "a b": 2, "c": 3}))
+    error = platform.refusal(DAY)
+    assert "+ a-b (its column has the name of another)" in error
+    assert "+ a b (its column has the name of another)" in error
+    assert "+ c" not in error
+
+
+def test_quotes_in_the_name_of_an_object_are_part_of_the_name(tmp_path: Path) -> None:
+    name = 'it\'s "so" \\'
+    contract = NESTED.replace("context.network", json.dumps(f"{name}.network"))
+    platform = of(tmp_path, JSONL, "keep", contract)
+    land_jsonl(platform, DAY, sale(1, **{name: {"network": "LAN"}}), sale(2, **{name: 7}))
+    assert platform.run(platform.selected(), DAY).success
+    assert platform.of("clean")["network"].to_list() == ["LAN"]
+    assert [*platform.rejects().values()] == [[f"{name}: not an object"]]
+
+
 @pytest.mark.parametrize("others", [{"note": "x"}, {"ID": "x"}, {"at.": 1}, {"paid": {"euros": 2, "Euros": 3}}])
 def test_new_fields_are_ignored_whatever_they_are_called(tmp_path: Path, others: dict[str, object]) -> None:
     platform = of(tmp_path, JSONL, "ignore", NESTED)

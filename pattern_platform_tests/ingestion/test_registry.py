@@ -11,7 +11,7 @@ import pytest
 
 from pattern_platform.errors import InvalidRegistryError
 from pattern_platform.ingestion.registry.row import RegistryRow
-from pattern_platform.ingestion.registry.rows import parse_registry, read_registry
+from pattern_platform.ingestion.registry.rows import parse_registry, read_registry, registered_partitions
 from pattern_platform_tests.ingestion.onboarding import (
     CONTRACT,
     DAILY,
@@ -326,3 +326,32 @@ def test_the_sample_is_what_its_files_are() -> None:
     window = datasets["flights"].window("2013-01-01")
     assert window is not None
     assert window.start.astimezone(UTC) == datetime(2013, 1, 1, 5, tzinfo=UTC)
+
+
+# The partitions of one row -------------------------------------------------------------------------------------------
+
+
+def test_partitions_are_read_of_one_row_alone(tmp_path: Path) -> None:
+    """Neither another row nor the contract is looked at."""
+    path = write_registry(tmp_path, {**DAILY, "name": "Bad"}, {**HOURLY, "contract": "contracts/no_such.yaml"})
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    partitions = registered_partitions(path, "sales")
+    assert isinstance(partitions, dg.HourlyPartitionsDefinition)
+    assert partitions.get_first_partition_key() == "2024-05-06-00:00"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({**DAILY, "name": "others"}, "no row of that name with partitions"),
+        (FULL, "no row of that name with partitions"),
+        ({**DAILY, "owner": "shop"}, "line 2, column 'owner': 'shop'"),
+        ({**DAILY, "granularity": "week"}, "line 2, column 'granularity': 'week'"),
+    ],
+    ids=["no row", "no partitions", "bad owner", "bad granularity"],
+)
+def test_partitions_that_a_row_does_not_give_are_refused(tmp_path: Path, row: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidRegistryError) as refused:
+        registered_partitions(write_registry(tmp_path, row), "sales")
+    assert told in str(refused.value)
+    assert "the partitions of data set 'sales'" in str(refused.value)

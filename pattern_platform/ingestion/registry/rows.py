@@ -82,16 +82,16 @@ def registered_partitions(path: Path, name: str) -> dg.TimeWindowPartitionsDefin
     Raises:
         InvalidRegistryError: There is no row of that name with partitions.
     """
-    header, *rest = path.read_text(encoding="utf-8-sig").splitlines()
-    columns = next(csv.reader([header]), [])
-    rows = (cells for line in rest if isinstance(cells := _cells(line, columns, 0), dict))
-    found = next((cells for cells in rows if cells.get("name") == name), {})
-    partitions = _partitions(RegistryRow.model_validate({c: v for c, v in found.items() if v})) if found else None
+    _, rows = _lines(path.read_text(encoding="utf-8-sig"))
+    found = next(((n, c) for n, c in rows if not isinstance(c, Mistake) and c.get("name") == name), None)
+    row = _row(found[1], found[0]) if found else []
+    partitions = _partitions(row) if isinstance(row, RegistryRow) else None
     if partitions is None:
+        mistakes = [] if isinstance(row, RegistryRow) else row
         raise InvalidRegistryError(
             f"the partitions of data set {name!r} were refused",
-            why=f"{path.name} has no row of that name with partitions",
-            mend="name a data set of the registry",
+            why="\n        ".join(map(str, mistakes)) or f"{path.name} has no row of that name with partitions",
+            mend="mend its row of the registry, or name a data set that has partitions",
         )
     return partitions
 
@@ -110,16 +110,12 @@ def parse_registry(path: Path, *, retention_days: int) -> tuple[dict[str, Datase
         return {}, [Mistake(1, "", "", f"{path}: {told}")]
     except (OSError, UnicodeDecodeError) as error:
         return {}, [Mistake(1, "", "", f"{path.name} cannot be read as UTF-8 text: {error}")]
-    header, *rest = (line.removesuffix("\r") for line in text.split("\n"))
-    columns = next(csv.reader([header]), [])
+    columns, rows = _lines(text)
     if mistakes := list(_wrong_header(columns)):
         return {}, mistakes
     datasets: dict[str, Dataset] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(rest, 2):
-        if not line.strip():
-            continue
-        cells = _cells(line, columns, number)
+    for number, cells in rows:
         made = [cells] if isinstance(cells, Mistake) else _dataset(cells, number, path.parent, retention_days)
         if not isinstance(made, Dataset):
             mistakes += made
@@ -128,6 +124,13 @@ def parse_registry(path: Path, *, retention_days: int) -> tuple[dict[str, Datase
         else:
             datasets[made.name], lines[made.name] = made, number
     return datasets, mistakes
+
+
+def _lines(text: str) -> tuple[list[str], Iterator[tuple[int, dict[str, str] | Mistake]]]:
+    """The header of a registry, and its other lines by their numbers; empty ones are left out."""
+    header, *rest = (line.removesuffix("\r") for line in text.split("\n"))
+    columns = next(csv.reader([header]), [])
+    return columns, ((n, _cells(line, columns, n)) for n, line in enumerate(rest, 2) if line.strip())
 
 
 def _wrong_header(header: Sequence[str]) -> Iterator[Mistake]:
@@ -154,10 +157,9 @@ def _cells(text: str, columns: Sequence[str], line: int) -> dict[str, str] | Mis
 
 
 def _dataset(given: Mapping[str, str], line: int, folder: Path, retention_days: int) -> Dataset | list[Mistake]:
-    try:
-        row = RegistryRow.model_validate({name: value for name, value in given.items() if value})
-    except ValidationError as error:
-        return [_mistake(line, str(wrong["loc"][0]), given, _told(wrong)) for wrong in error.errors()]
+    row = _row(given, line)
+    if not isinstance(row, RegistryRow):
+        return row
     mistakes = [_mistake(line, column, given, problem) for column, problem in row.contradictions()]
     try:
         contract = load_contract(row.contract, folder) if row.contract else implied_contract(row)
@@ -170,6 +172,13 @@ def _dataset(given: Mapping[str, str], line: int, folder: Path, retention_days: 
         return _made(row, contract, retention_days)
     except SourceRefusedError as error:
         return [_mistake(line, "source", given, f"{error.why}; {error.mend}")]
+
+
+def _row(given: Mapping[str, str], line: int) -> RegistryRow | list[Mistake]:
+    try:
+        return RegistryRow.model_validate({name: value for name, value in given.items() if value})
+    except ValidationError as error:
+        return [_mistake(line, str(wrong["loc"][0]), given, _told(wrong)) for wrong in error.errors()]
 
 
 def _mistake(line: int, column: str, given: Mapping[str, str], problem: str) -> Mistake:
