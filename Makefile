@@ -6,6 +6,8 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 # The namespace of the git branch says where tables and runs are; DAGSTER_HOME goes before it.
 IN_NAMESPACE = export DAGSTER_HOME="$$($(BIN)/pattern-platform namespace current --make --dagster-home)" &&
 
+LOCKED = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
+
 .PHONY: setup demo test soak test-services dev lint format definitions check wheel image bench lock clean
 
 setup: .venv/installed  ## the virtual environment, from the lock, bytecode compiled
@@ -24,14 +26,20 @@ demo: setup  ## materialize the example platform for the sample days
 test: setup  ## the default suite: Python packages only
 	$(BIN)/python -m pytest
 
-soak: setup  ## kills, races and failing file operations in number: SOAK of each, 500 unless told; an hour or more
+soak: .venv/services  ## kills, races and failing file operations in number: SOAK of each, 500 unless told; an hour or more
 	$(BIN)/python -m pytest -m soak -rP --show-capture=stdout
 
-test-services: setup  ## the tests against real Redis and PostgreSQL, which are installed when they are not there
-	command -v redis-server && ls /usr/lib/postgresql/*/bin/postgres || { $(AS_ROOT) apt-get update --quiet && \
+test-services: .venv/services  ## the tests against real servers: Debian's are installed when they are not there
+	command -v redis-server && command -v ip && ls /usr/lib/postgresql/*/bin/postgres || { \
+		$(AS_ROOT) apt-get update --quiet && \
 		$(AS_ROOT) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes \
-		--no-install-recommends redis-server postgresql; }
-	$(BIN)/python -m pytest -m services
+		--no-install-recommends redis-server postgresql iproute2; }
+	$(BIN)/python -m pytest -m "services and not soak"
+
+.venv/services: requirements-services.lock .venv/installed  ## and what these tests need besides: Sail, Celery, object stores
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements-services.lock
+	$(BIN)/uv pip install --quiet --no-deps --editable .
+	touch $@
 
 dev: setup  ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	$(IN_NAMESPACE) $(BIN)/dg dev -w workspace.yaml --host 127.0.0.1 --port 3000
@@ -68,8 +76,9 @@ bench: setup  ## ratios against the bare libraries and the official IO manager
 	$(BIN)/python -m benchmarks
 
 lock:  ## names, versions and hashes of everything, for Linux and macOS, no address of any registry
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group dev $(LOCKED) --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group dev --group services --constraint requirements.lock $(LOCKED) --upgrade \
+		--output-file requirements-services.lock
 
 clean:  ## everything that the other targets made, of the namespace main; `namespace drop` removes the others
 	rm -rf .venv .venv-peers .dagster_home data/lake data/warehouse data/exports data/archive data/steps data/logs data/erasures build dist site .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth, memory, merge, peers, read, runs, stateful, units, write
+from benchmarks import growth, memory, merge, peers, read, runs, spark_engine, stateful, units, write
 from benchmarks.measure import Bench, Load, Row
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _CASES = {
     "stateful": stateful.run,
     "units": units.run,
     "runs": runs.run,
+    "spark": spark_engine.run,
 }
 _WITH_PEER = {"memory", "peers"}
 _ROUNDS, _QUICK_ROUNDS = 9, 3

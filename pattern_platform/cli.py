@@ -8,6 +8,7 @@ from pattern_platform.commands import (
     catalogue,
     check,
     configuration,
+    doctor,
     generate,
     namespaces,
     observe,
@@ -24,6 +25,7 @@ app.add_typer(privacy.app)
 app.add_typer(catalogue.app)
 app.add_typer(check.app)
 app.add_typer(observe.app)
+app.add_typer(doctor.app)
 app.add_typer(generate.app, name="generate")
 app.add_typer(namespaces.app, name="namespace")
 app.add_typer(configuration.config, name="config")

@@ -4,6 +4,7 @@ import dagster as dg
 
 from pattern_platform.flights import assets as flights
 from pattern_platform.ingested import INGESTED, without_code
+from pattern_platform.ingestion.erased import ErasedSubjects
 from pattern_platform.ingestion.landing_zone import LandingZone
 from pattern_platform.orchestration.json_logs import install, note_assets
 from pattern_platform.orchestration.validation import validate_definitions
@@ -38,7 +39,7 @@ defs = validate_definitions(
         sensors=[automation, alerts(settings), *(s for source in sources for s in source.sensors), *visits.SENSORS],
         executor=dg.in_process_executor,  # a run is a process of its own; one for each step would cost seconds more
         resources={
-            "landing": LandingZone(root=str(settings.landing), erased=str(settings.erased)),
+            "landing": LandingZone(root=str(settings.landing), erased=str(ErasedSubjects.of(settings.root).path)),
             **delta_tables(settings),
             **warehouse_and_exports(settings),
         },

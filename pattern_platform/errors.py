@@ -136,6 +136,12 @@ class UnsupportedStorageError(PatternPlatformError):
     """The root of the tables is on a storage that the platform does not write to."""
 
 
+class StorageAccessError(PatternPlatformError):
+    """The storage of the tables cannot be reached, or nothing may be written there. Trying again may help."""
+
+    retryable = True
+
+
 class UnauditedVersionError(PatternPlatformError):
     """A version has not passed its audits, and is not published."""
 
@@ -160,6 +166,12 @@ class UnreadableLogError(PatternPlatformError):
 
 class CommitConflictError(PatternPlatformError):
     """Other writers kept winning the race for the next version. Trying again is right."""
+
+    retryable = True
+
+
+class UnknownCommitError(PatternPlatformError):
+    """The storage did not say what became of a commit, which may come true later. Trying again is right."""
 
     retryable = True
 
@@ -197,6 +209,12 @@ class RetentionError(PatternPlatformError):
 
 class InvalidErasureError(PatternPlatformError):
     """A person, or personal data past its retention, cannot be removed from a table as it was asked for."""
+
+
+class EngineFaultError(PatternPlatformError):
+    """The files that an engine made, or read, are not what its query says. Nothing was committed; try again."""
+
+    retryable = True
 
 
 class RowCountError(PatternPlatformError):

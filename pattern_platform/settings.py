@@ -28,9 +28,10 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 from pattern_platform.errors import InvalidSettingsError
+from pattern_platform.lake.object_path import LakePath, ObjectPath
 from pattern_platform.orchestration.namespace import MAIN, Namespace, current_branch, namespace_of_branch
 from pattern_platform.orchestration.strict_yaml import load_mapping
-from pattern_platform.settings_sections import Alerts, Email, Limits, Privacy, Thresholds
+from pattern_platform.settings_sections import Alerts, Email, Limits, Privacy, Storage, Thresholds
 
 SAMPLE_ROWS_PER_HOUR, SAMPLE_SEED = 100, 7  # what the committed visits were generated with
 _PREFIX = "PATTERN_PLATFORM_"
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
     namespace: str = Field(default_factory=_namespace_of_checkout)
     data: Annotated[Path, AfterValidator(lambda path: home() / path)] = Path("data")
     registry: Annotated[Path, AfterValidator(lambda path: home() / path)] = Path("data/registry.csv")
-    storage: Literal["local"] = "local"
+    storage: Storage = Storage()
     sessions_url: Annotated[SecretStr, AfterValidator(_store_url)] | None = None
     webserver: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:3000"
     schedules: dict[str, Annotated[Literal["hourly", "daily", "off"], BeforeValidator(_off)]] = {}
@@ -164,19 +165,29 @@ class Settings(BaseSettings):
         return self.data / "landing"
 
     @property
-    def lake(self) -> Path:
+    def lake(self) -> LakePath:
         """Delta tables."""
-        return self.root / "lake"
+        return (self.stored(self.namespace) or self.root) / "lake"
+
+    def stored(self, namespace: str) -> ObjectPath | None:
+        """What a namespace keeps on an object store, in its folders ``lake`` and ``logs``."""
+        if self.storage.root_uri is None:
+            return None
+        return ObjectPath.of(f"{self.storage.root_uri.rstrip('/')}/{namespace}", self.storage.options or {})
+
+    @property
+    def lake_config(self) -> dict[str, Any]:
+        """Where the tables are, as a Delta IO manager takes it."""
+        return {
+            "root_uri": str(self.lake),
+            "storage": self.storage.config,
+            "client_options": self.storage.client,
+        }
 
     @property
     def warehouse(self) -> Path:
         """DuckDB files, one for each concern: a file has one holder at a time."""
         return self.root / "warehouse"
-
-    @property
-    def erased(self) -> Path:
-        """The list of erased subjects."""
-        return self.root / "erasures" / "erased.json"
 
     @property
     def logs(self) -> Path:
@@ -190,6 +201,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "privacy": Privacy,
     "alerts": Alerts,
     "email": Email,
+    "storage": Storage,
 }
 
 

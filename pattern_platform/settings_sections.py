@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from dagster_deltalake import AzureConfig, GcsConfig, LocalConfig, S3Config
+from dagster_deltalake.config import ClientConfig
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from pattern_platform.lake.location import options_of
 
 
 def _no_truth(number: Any) -> Any:  # noqa: ANN401 - whatever is in the file
@@ -14,6 +18,15 @@ def _no_truth(number: Any) -> Any:  # noqa: ANN401 - whatever is in the file
     return number
 
 
+_STORES: dict[Any, Any] = {"local": LocalConfig, "s3": S3Config, "azure": AzureConfig, "gcs": GcsConfig}
+_SECRET = {
+    "secret_access_key",
+    "token",
+    "account_key",
+    "sas_key",
+    "client_secret",
+    "service_account_key",
+}  # of the config classes of dagster_deltalake
 Count = Annotated[int, BeforeValidator(_no_truth), Field(gt=0)]
 
 
@@ -63,6 +76,50 @@ class Privacy(_Section):
 
     subject_columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("user_id",)
     retention_days: Count = 30
+
+
+class Storage(_Section):
+    """Where tables are.
+
+    Secrets are never here: engines take them from the environment, such as ``AWS_SECRET_ACCESS_KEY``.
+
+    Args:
+        root_uri: Folder of all namespaces on an object store, such as ``s3://bucket/platform``; below ``data`` when not
+            given.
+        config: What kind of store, and how it is reached: a config class of ``dagster_deltalake``.
+        client: How it is asked: time limits, proxies, plain HTTP.
+    """
+
+    root_uri: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/?#]+")] | None = None
+    config: Annotated[LocalConfig | S3Config | AzureConfig | GcsConfig, Field(discriminator="provider")] = LocalConfig()
+    client: ClientConfig | None = None
+
+    @field_validator("config", "client", mode="before")
+    @classmethod
+    def _names_keys_that_exist(cls, given: Any) -> Any:  # noqa: ANN401 - whatever is in the file
+        if isinstance(given, dict):  # Dagster's classes would pass over others
+            known = _STORES.get(given.get("provider"), ClientConfig).model_fields
+            if unknown := sorted(set(given) - set(known) - {"provider"}):
+                message = f"there is no such key as {', '.join(unknown)}; there are: {', '.join(known)}"
+                raise ValueError(message)
+        return given
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if secrets := sorted(_SECRET & self.config.model_fields_set):
+            message = f"{', '.join(secrets)}: a secret belongs into the environment, as engines look for it there"
+            raise ValueError(message)
+        if (self.root_uri is None) != isinstance(self.config, LocalConfig):
+            message = (
+                "root_uri and config.provider go together, as s3://... with s3, gs://... with gcs, az://... with azure"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def options(self) -> dict[str, str] | None:
+        """How engines reach it; None for local files."""
+        return options_of(self.config, self.client)
 
 
 class Email(_Section):

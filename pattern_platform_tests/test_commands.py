@@ -63,10 +63,10 @@ def test_these_are_the_commands() -> None:
         "schema": ("diff", "history"),
         "namespace": ("list", "create", "drop", "current"),
     }
-    others = ("backfill", "catalogue", "check", "demo", "erase", "hold", "lineage", "logs", "metrics", "published")
+    others = ("backfill", "catalogue", "check", "demo", "doctor", "erase", "hold", "lineage", "logs", "metrics")
     assert {*ALL} == {
         (),
-        *((name,) for name in (*others, "release", "versions", *groups)),
+        *((name,) for name in (*others, "published", "release", "share-logs", "versions", *groups)),
         *((group, name) for group, names in groups.items() for name in names),
     }
 

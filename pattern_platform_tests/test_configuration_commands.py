@@ -61,7 +61,7 @@ def test_settings_that_are_wrong_are_all_told(home: Path) -> None:
     for command in ("validate", "show", "dagster"):
         told = invoke("config", command, code=1)
         assert "limits.run: there is no such key; did you mean runs?" in told
-        assert "storage: Input should be 'local'" in told
+        assert "storage: Input should be a valid dictionary or instance of Storage" in told
         assert "Traceback" not in told
 
 

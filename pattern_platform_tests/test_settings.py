@@ -128,7 +128,27 @@ MISTAKES = {
     "number for a section": ("limits: 4", "limits: Input should be a valid dictionary"),
     "url without protocol": ("webserver: localhost:3000", "webserver: String should match pattern '^https?://'"),
     "store": ("sessions_url: mysql://h/db", "sessions_url: Value error, a store begins with one of redis://"),
-    "storage": ("storage: s3", "storage: Input should be 'local'"),
+    "storage": ("storage: s3", "storage: Input should be a valid dictionary or instance of Storage"),
+    "storage without its root": (
+        "storage: {config: {provider: s3}}",
+        "storage: Value error, root_uri and config.provider go together",
+    ),
+    "a root without its storage": (
+        "storage: {root_uri: 's3://bucket'}",
+        "storage: Value error, root_uri and config.provider go together",
+    ),
+    "a secret in the file": (
+        "storage: {root_uri: 's3://bucket', config: {provider: s3, secret_access_key: '1234'}}",
+        "secret_access_key: a secret belongs into the environment",
+    ),
+    "a key of no store": (
+        "storage: {root_uri: 's3://bucket', config: {provider: s3, regoin: x}}",
+        "there is no such key as regoin; there are: provider, access_key_id",
+    ),
+    "a store that is none": (
+        "storage: {root_uri: 's3://bucket', config: {provider: ftp}}",
+        "does not match any of the expected tags",
+    ),
     "no overlay": ("environment: pord", "there is no platform.pord.yaml beside platform.yaml"),
     "tab": ("limits:\n\truns: 4", "platform.yaml cannot be read"),
     "open bracket": ("limits: {runs: 4", "platform.yaml cannot be read"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003 - typer reads annotations
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,15 +38,22 @@ def show_config() -> None:
 
 
 @config.command("dagster")
-def show_instance() -> None:
+def show_instance(
+    template: Annotated[
+        Path | None,
+        typer.Option(help="A dagster.yaml of `deploy`, instead of the one beside platform.yaml.", exists=True),
+    ] = None,
+) -> None:
     """Print the dagster.yaml of this namespace: the one of the checkout, with the limits and places configured.
 
     `pattern-platform namespace current --make` writes it where it is looked for.
+
+    Example: `pattern-platform config dagster --template deploy/celery_fleet/dagster.yaml`
     """
-    from pattern_platform.settings import Settings  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.settings import Settings, home  # noqa: PLC0415 - keeps --help fast
 
     with refusals():
-        typer.echo(_instance_file(Settings()), nl=False)
+        typer.echo(_instance_file(Settings(), template or home() / "dagster.yaml"), nl=False)
 
 
 def write_instance_file(settings: Settings) -> None:
@@ -57,19 +65,19 @@ def write_instance_file(settings: Settings) -> None:
     from pattern_platform.lake.whole_file import whole_file  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.settings import home  # noqa: PLC0415
 
-    if (home() / "dagster.yaml").exists():  # an installed package has none, and its users write their own
+    template = home() / "dagster.yaml"
+    if template.exists():  # an installed package has none, and its users write their own
         with whole_file(settings.dagster_home / "dagster.yaml") as unfinished:
-            unfinished.write_text(_instance_file(settings))
+            unfinished.write_text(_instance_file(settings, template))
 
 
-def _instance_file(settings: Settings) -> str:
+def _instance_file(settings: Settings, template: Path) -> str:
     import yaml  # noqa: PLC0415 - keeps --help fast
 
     from pattern_platform.orchestration.instance_file import instance_config  # noqa: PLC0415
     from pattern_platform.runners import LIMITS  # noqa: PLC0415
-    from pattern_platform.settings import home  # noqa: PLC0415
 
-    template = yaml.safe_load((home() / "dagster.yaml").read_text())
+    content = yaml.safe_load(template.read_text())
     runs, namespace = settings.limits.runs, settings.namespace
-    made = instance_config(template, runs=runs, limits=LIMITS, namespace=namespace, logs=settings.logs)
+    made = instance_config(content, runs=runs, limits=LIMITS, namespace=namespace, logs=settings.logs)
     return yaml.safe_dump(made, sort_keys=False, width=120)

@@ -29,23 +29,28 @@ def list_namespaces() -> None:
     Bytes that hard links share with another namespace are shown apart. What killed commands left is removed.
     """
     from pattern_platform.operations.namespaces.life import standings  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.operations.namespaces.objects import Size, size_of  # noqa: PLC0415
 
     with refusals():
         settings = Settings()
         found = standings(settings.data)
+        stored = {
+            s.namespace.name: size_of(place / "lake") for s in found if (place := settings.stored(s.namespace.name))
+        }
     branches = local_branches(home())
     table = Table("", "name", "kind", "branch", "tables", "size", "shared", "last write", "cloned from")
     for standing in found:
         namespace, mark = standing.namespace, standing.mark
         branch = mark.branch if mark else None
+        on_store = stored.get(namespace.name, Size(0, 0, 0))
         is_gone = branch is not None and branches is not None and branch not in branches
         table.add_row(
             "*" if namespace.name == settings.namespace else "",
             namespace.name,
             namespace.kind,
             f"{branch} (gone)" if is_gone else branch or "",
-            str(standing.tables),
-            decimal(standing.size),
+            str(standing.tables + on_store.tables),
+            decimal(standing.size + on_store.size),
             decimal(standing.shared),
             f"{standing.last_write:%Y-%m-%d %H:%M}" if standing.last_write else "",
             mark.cloned_from["namespace"] if mark and mark.cloned_from else "",
@@ -69,14 +74,15 @@ def create(
     """Make a namespace, empty or as a shallow clone of another one.
 
     A clone has the tables of the other at their versions. Their data files are referenced (hard links, no bytes), or
-    copied where that is not possible; the command says which. Logs, DuckDB files and exports are copied. Without
-    --with-runs its Dagster begins without runs, so that automation takes every partition for missing. An erasure in one
-    of the two leaves the rows in the other: repeat it there.
+    copied where that is not possible, as on an object store; the command says which. Logs, DuckDB files and exports are
+    copied. Without --with-runs its Dagster begins without runs, so that automation takes every partition for missing.
+    An erasure in one of the two leaves the rows in the other: repeat it there.
 
     Example: `pattern-platform namespace create trial --like main`
     """
     from pattern_platform.operations.namespaces.clone import clone  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.operations.namespaces.life import create as create_empty  # noqa: PLC0415
+    from pattern_platform.operations.namespaces.objects import copy_lake  # noqa: PLC0415
 
     with refusals():
         settings = Settings()
@@ -90,11 +96,15 @@ def create(
             return
         source = Namespace(like, settings.data)
         mark, taken = clone(source, target, branch=branch, copy=copy, with_runs=with_runs)
+        places = settings.stored(like), settings.stored(name)
+        stored = copy_lake(places[0] / "lake", places[1] / "lake") if places[0] and places[1] else None
     console.print(f"namespace {name} is there, like {like}: {target.root}", soft_wrap=True)
     for table, version in (mark.cloned_from or {})["tables"].items():
         console.print(f"  {table} at version {version}", highlight=False, soft_wrap=True)
     console.print(f"referenced (hard links): {taken.linked} files, {decimal(taken.linked_bytes)}")
     console.print(f"copied: {taken.copied} files, {decimal(taken.copied_bytes)}")
+    if stored:
+        console.print(f"copied in the object store: {stored.objects} objects, {decimal(stored.size)}")
 
 
 @app.command()
@@ -106,12 +116,17 @@ def drop(name: Name, *, yes: Annotated[bool, typer.Option("--yes", help="Do not 
     Example: `pattern-platform namespace drop trial`
     """
     from pattern_platform.operations.namespaces.life import drop as drop_namespace  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.operations.namespaces.objects import remove_lake  # noqa: PLC0415
 
     with refusals():
-        namespace = Namespace(name, Settings().data)
+        settings = Settings()
+        namespace, stored = Namespace(name, settings.data), settings.stored(name)
         if not yes:
-            typer.confirm(f"Delete {namespace.root} with all that it keeps?", abort=True)
+            places = f"{namespace.root} and {stored}" if stored else namespace.root
+            typer.confirm(f"Delete {places} with all that they keep?", abort=True)
         drop_namespace(namespace)
+        if stored:
+            remove_lake(stored)
     console.print(f"namespace {name} is gone")
 
 

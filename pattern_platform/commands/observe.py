@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,10 +80,14 @@ def logs(
     Example: `pattern-platform logs --asset visits --level error --last 2h`
     """
     from pattern_platform.operations.logs import LogQuery  # noqa: PLC0415 - keeps --help fast
+    from pattern_platform.operations.shared_logs import fetch_logs  # noqa: PLC0415
 
     query = LogQuery(last=last, level=level, asset=asset, partition=partition, run=run, limit=limit)
     with refusals():
-        lines = query.lines(Settings().logs)
+        settings = Settings()
+        if stored := settings.stored(settings.namespace):
+            fetch_logs(stored / "logs", settings.logs, gethostname(), datetime.now(UTC) - last)
+        lines = query.lines(settings.logs)
     for line in lines:
         if as_json:
             typer.echo(line)
@@ -92,6 +97,24 @@ def logs(
         typer.echo("no such lines; ask for a longer time with --last, or a lower --level", err=True)
     if len(lines) == limit:
         typer.echo(f"these are the newest {limit} lines; there may be more, see --limit", err=True)
+
+
+@app.command()
+def share_logs() -> None:
+    """Put the logs of this host on the object store, where `logs` of any host finds them. For a timer, every minute.
+
+    Example: `pattern-platform share-logs`
+    """
+    from pattern_platform.operations.shared_logs import put_logs  # noqa: PLC0415 - keeps --help fast
+
+    with refusals():
+        settings = Settings()
+        stored = settings.stored(settings.namespace)
+        if stored is None:
+            message = "there is no object store to share on: see storage in platform.yaml, and docs/object-stores.md"
+            raise typer.BadParameter(message)
+        count = put_logs(settings.logs, stored / "logs", gethostname())
+    console.print(f"{count} file(s) were put below {stored}/logs", soft_wrap=True)
 
 
 def _show(line: dict[str, Any]) -> None:
@@ -124,11 +147,12 @@ def metrics(
         message = "give --output for a file or --port for a server, not both"
         raise typer.BadParameter(message)
     with refusals(), _instance() as instance:
-        namespace = Settings().namespace
+        settings = Settings()
+        options = settings.storage.options
         if port is None:
-            _write(exposition(instance, namespace).decode(), output)
+            _write(exposition(instance, settings.namespace, options).decode(), output)
             return
-        server, thread = serve(instance, namespace, port, host=host)
+        server, thread = serve(instance, settings.namespace, port, host=host, storage_options=options)
         console.print(f"metrics at http://{host}:{server.server_port}/metrics, until Ctrl-C")
         try:
             while thread.is_alive():

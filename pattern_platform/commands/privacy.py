@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import gethostname
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -48,11 +49,16 @@ def erase(
     """
     from pattern_platform.lake.subject import Subject  # noqa: PLC0415 - keeps --help fast
     from pattern_platform.operations.erasure.erasure import Erasure  # noqa: PLC0415
+    from pattern_platform.operations.shared_logs import fetch_logs  # noqa: PLC0415
 
     with refusals():
         settings = Settings()
         person = Subject(subject, tuple(column or settings.privacy.subject_columns))
-        erasure = Erasure(person, settings.root, settings.landing, _servers(settings))
+        stored = settings.stored(settings.namespace)
+        if stored:
+            fetch_logs(stored / "logs", settings.logs, gethostname())  # which are looked through with our own
+        lake = stored / "lake" if stored else None
+        erasure = Erasure(person, settings.root, settings.landing, _servers(settings), lake)
         found = erasure.find()
         _show(found, "would be erased" if dry_run else "to erase")
         if dry_run:

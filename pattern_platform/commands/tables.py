@@ -31,7 +31,9 @@ def versions(
     from pattern_platform.lake.version_table import read_version_table  # noqa: PLC0415
 
     with refusals():
-        found = read_version_table(str(Settings().lake.joinpath(*asset.split("/"))))
+        settings = Settings()
+        uri = str(settings.lake.joinpath(*asset.split("/")))
+        found = read_version_table(uri, settings.storage.options)
     table = Table(*found.columns, title=asset)
     for row in found.iter_rows():
         table.add_row(*map(str, row), style="yellow" if row[2] == "superseded" else None)

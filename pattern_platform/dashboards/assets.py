@@ -126,13 +126,21 @@ def arrivals(landed: pl.LazyFrame) -> pl.DataFrame:
 
 COUNT_ARRIVALS = dg.define_asset_job("count_arrivals", selection=[arrivals], description="One landed day of flights.")
 
-PROVIDED = [VISITS_CUBE, AD_IMPRESSIONS, RAW_FLIGHTS, AD_PRICES]
+PROVIDED = [
+    VISITS_CUBE.with_io_manager_key("data_overwrite_shown"),
+    *(spec.with_io_manager_key("data_overwrite") for spec in (AD_IMPRESSIONS, RAW_FLIGHTS, AD_PRICES)),
+]
 ASSETS = [top_pages, ad_revenue, arrivals]
 CHECKS = [
     unique_check(top_pages.key, ["day", "rank"], DAYS),
     unique_check(arrivals.key, ["day", "file"], FLIGHT_DAYS),
 ]
+settings = Settings()
 SENSORS = [
-    delta_commit_sensor(AD_PRICES.key, Settings().lake.joinpath(*AD_PRICES.key.path)),
+    delta_commit_sensor(
+        AD_PRICES.key,
+        str(settings.lake.joinpath(*AD_PRICES.key.path)),
+        storage_options=settings.storage.options,
+    ),
     after_job("ingest_flights", COUNT_ARRIVALS, location="pattern_platform", partitions=FLIGHT_DAYS),
 ]

@@ -20,11 +20,14 @@ automation = dg.AutomationConditionSensorDefinition(
 
 defs = validate_definitions(
     dg.Definitions(
-        assets=[*ASSETS, *(spec.with_io_manager_key("data_overwrite") for spec in PROVIDED)],
+        assets=[*ASSETS, *PROVIDED],
         asset_checks=CHECKS,
         jobs=[COUNT_ARRIVALS],
         sensors=[automation, *SENSORS],
         executor=dg.in_process_executor,
-        resources={"data_overwrite": DataOverwriteIOManager(root_uri=str(settings.lake))},
+        resources={
+            "data_overwrite": DataOverwriteIOManager(**settings.lake_config),
+            "data_overwrite_shown": DataOverwriteIOManager(root_uri=str(settings.root / "lake")),
+        },
     )
 )

@@ -13,9 +13,10 @@ from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     import dagster as dg
+
+    from pattern_platform.lake.object_path import LakePath
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Report:
             if name in made.metadata:
                 self.rows[made.asset_key][place] = int(str(made.metadata[name].value))
 
-    def table(self, keys: Iterable[dg.AssetKey], lake: Path) -> Table:
+    def table(self, keys: Iterable[dg.AssetKey], lake: LakePath) -> Table:
         """What there is now of the assets that ran.
 
         Args:

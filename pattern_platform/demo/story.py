@@ -138,7 +138,7 @@ def _other_sources(console: Console, runs: Runs, settings: Settings) -> None:
     regions = [file.stem for file in page_speed_files.write_regions(settings.landing)]
     runs.instance.add_dynamic_partitions(str(page_speed.REGIONS.name), regions)
     runs.each(_REGIONS, regions)
-    write_prices(settings.lake)
+    write_prices(str(settings.lake), storage_options=settings.storage.options)
     partner = dg.AssetMaterialization(dashboards.AD_PRICES.key, description="written by a partner")
     runs.instance.report_runless_asset_event(partner)
 
@@ -162,12 +162,13 @@ def _correct_devices(console: Console, runs: Runs, settings: Settings) -> None:
     device_updates.write_correction(settings.landing)
     runs.run(_DEVICES, corrected)
     table = str(settings.lake.joinpath(*devices.devices.key.path))
-    superseded = read_version_table(table).filter(status="superseded")["execution_time"].to_list()
+    options = settings.storage.options
+    superseded = read_version_table(table, options).filter(status="superseded")["execution_time"].to_list()
     console.print(f"{corrected} of clean/devices was corrected: {', '.join(superseded)} are superseded, and replayed")
     for day in superseded:
         runs.run(_MERGED_DEVICES, day)
     runs.run(_CATALOGUE)
-    versions = read_version_table(table)
+    versions = read_version_table(table, options)
     shown = ", ".join(f"{day} v{version}" for day, version in versions.select(versions.columns[:2]).iter_rows())
     console.print(f"versions of clean/devices: {shown}", soft_wrap=True)
 

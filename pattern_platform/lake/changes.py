@@ -12,11 +12,13 @@ from pattern_platform.errors import ChangedTypeError, DuplicateKeyError, Invalid
 from pattern_platform.lake.checks import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pattern_platform.lake.declarations import MergerDeclaration
 
 REASON = f"_reason_{uuid4().hex}"  # a name that no column of a table has
-_NULL = "null in {}"
-_DUPLICATE = "another row of the batch has the same key, and nothing says which is the last"
+NULL = "null in {}"
+DUPLICATE = "another row of the batch has the same key, and nothing says which is the last"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def changes_of(batch: pl.DataFrame, declaration: MergerDeclaration) -> tuple[Cha
         DuplicateKeyError: There are bad rows of the second kind, and the asset refuses them.
     """
     keys, sequence, flag = list(declaration.merge_keys), declaration.sequence_by, declaration.soft_delete
-    reason = pl.coalesce([pl.when(_absent(batch, c)).then(pl.lit(_NULL.format(c))) for c in _decisive(declaration)])
+    reason = pl.coalesce([pl.when(_absent(batch, c)).then(pl.lit(NULL.format(c))) for c in decisive(declaration)])
     rows = batch.with_columns(reason.alias(REASON))
     bad = rows.filter(pl.col(REASON).is_not_null())
     good = rows.filter(pl.col(REASON).is_null()) if bad.height else rows
@@ -89,11 +91,11 @@ def changes_of(batch: pl.DataFrame, declaration: MergerDeclaration) -> tuple[Cha
         if sequence:
             last = good.filter(pl.col(sequence) == pl.col(sequence).max().over(keys)).unique(maintain_order=True)
         tied = last.select(keys).filter(pl.struct(keys).is_duplicated()).unique()
-        ties = good.join(tied, on=keys, how="semi").with_columns(pl.lit(_DUPLICATE).alias(REASON))
+        ties = good.join(tied, on=keys, how="semi").with_columns(pl.lit(DUPLICATE).alias(REASON))
         last, good = (frame.join(tied, on=keys, how="anti", maintain_order="left") for frame in (last, good))
         bad = pl.concat([bad, ties])
     if bad.height and declaration.bad_rows == "refuse":
-        raise _refusal(bad, declaration)
+        raise refusal_of(dict(bad.group_by(REASON).len().iter_rows()), declaration)
     stored = [c for c in batch.columns if c != flag]
     return Changes(
         upserts=(last.filter(~pl.col(flag)) if flag else last).select(stored),
@@ -104,7 +106,8 @@ def changes_of(batch: pl.DataFrame, declaration: MergerDeclaration) -> tuple[Cha
     ), bad
 
 
-def _decisive(declaration: MergerDeclaration) -> list[str]:
+def decisive(declaration: MergerDeclaration) -> list[str]:
+    """The columns without which a row says nothing sure."""
     return [*declaration.merge_keys, *filter(None, (declaration.sequence_by, declaration.soft_delete))]
 
 
@@ -114,17 +117,23 @@ def _absent(batch: pl.DataFrame, column: str) -> pl.Expr:
     return value.is_null() | value.is_nan() if batch.schema[column].is_float() else value.is_null()
 
 
-def _refusal(bad: pl.DataFrame, declaration: MergerDeclaration) -> NullKeyError | DuplicateKeyError:
+def refusal_of(bad: Mapping[str, int], declaration: MergerDeclaration) -> NullKeyError | DuplicateKeyError:
+    """The refusal of bad rows.
+
+    Args:
+        bad: Their number, by reason.
+        declaration: What the asset declares.
+    """
     quarantine = 'set the asset metadata "bad_rows": "quarantine"'
-    without = bad.filter(pl.col(REASON) != _DUPLICATE)
-    if without.height:
+    without = {reason: rows for reason, rows in bad.items() if reason != DUPLICATE}
+    if without:
         return NullKeyError(
-            f"{without.height} row(s) were refused: {', '.join(sorted(without[REASON].unique()))}",
+            f"{sum(without.values())} row(s) were refused: {', '.join(sorted(without))}",
             why="a row without its key would be inserted again on every run, one without order or flag is undecided",
             mend=f"drop or fill them in the asset, or {quarantine}",
         )
     return DuplicateKeyError(
-        f"{bad.height} row(s) with duplicate {', '.join(declaration.merge_keys)} were refused",
+        f"{bad[DUPLICATE]} row(s) with duplicate {', '.join(declaration.merge_keys)} were refused",
         why="which of them is the last "
         + ("is not known: their sequence is the same" if declaration.sequence_by else "is not declared"),
         mend="keep one of them in the asset, "

@@ -10,12 +10,13 @@ from pattern_platform.errors import InvalidMetadataError, NullInRequiredColumnEr
 from pattern_platform.lake.files import scan_files, statistics_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import dagster as dg
 
     from pattern_platform.lake.declarations import TableDeclaration
     from pattern_platform.lake.files import DataFile
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.window import Window
     from pattern_platform.lake.write import Write
@@ -30,11 +31,16 @@ def refuse_outside(rows: pl.LazyFrame, window: Window) -> None:
         RowsOutsidePartitionError: Names the number of such rows, never the rows.
     """
     if outside := rows.select((~window.rows).sum()).collect().item():
-        raise RowsOutsidePartitionError(
-            f"{outside} row(s) were refused",
-            why=f"their {', '.join(window.columns)} is not in partition(s) {listed(window.pieces)}",
-            mend="filter them in the asset, or write them in the run of their own partition",
-        )
+        raise outside_refusal(outside, window)
+
+
+def outside_refusal(rows: int, window: Window) -> RowsOutsidePartitionError:
+    """The refusal of a number of rows that are outside of a window."""
+    return RowsOutsidePartitionError(
+        f"{rows} row(s) were refused",
+        why=f"their {', '.join(window.columns)} is not in partition(s) {listed(window.pieces)}",
+        mend="filter them in the asset, or write them in the run of their own partition",
+    )
 
 
 def refuse_unfit(batch: Sequence[DataFile], write: Write) -> None:
@@ -47,18 +53,40 @@ def refuse_unfit(batch: Sequence[DataFile], write: Write) -> None:
     partition_columns = write.declaration.partition_by
     files = statistics_frame(batch, {**write.window.columns, **{c: write.schema[c] for c in partition_columns}})
     required = write.snapshot.required if write.snapshot else frozenset()
-    nulls = {c for c in required for f in batch if c in f.statistics and f.statistics[c].nulls}
-    if unknown := [c for c in required if any(c not in f.statistics for f in batch)]:  # such as lists: no footer counts
-        rows = scan_files(write.table, files, write.schema, partition_columns)
-        counted = rows.select(pl.col(unknown).null_count()).collect()
-        nulls.update(c for c in unknown if counted[c].item())
-    _refuse_nulls_in(nulls)
+    refuse_nulls_of_files(batch, required, write.table, write.schema, partition_columns)
     if write.rows_are_checked:
         return
     inside, _ = write.window.split(files)
     if inside.height < files.height:
         unsure = files.join(inside, on="path", how="anti")
         refuse_outside(scan_files(write.table, unsure, write.schema, partition_columns), write.window)
+
+
+def refuse_nulls_of_files(
+    files: Sequence[DataFile],
+    required: Collection[str],
+    table: LakePath,
+    schema: pl.Schema,
+    partition_columns: Sequence[str] = (),
+) -> None:
+    """Refuse nulls in new files, in columns that the table declares NOT NULL.
+
+    Args:
+        files: The files.
+        required: Those columns.
+        table: Directory of the table.
+        schema: Columns of the files, and the physical partition columns.
+        partition_columns: Physical partition columns.
+
+    Raises:
+        NullInRequiredColumnError: Names the columns.
+    """
+    nulls = {c for c in required for f in files if c in f.statistics and f.statistics[c].nulls}
+    if unknown := [c for c in required if any(c not in f.statistics for f in files)]:  # such as lists: no footer counts
+        found = statistics_frame(files, {c: schema[c] for c in partition_columns})
+        counted = scan_files(table, found, schema, partition_columns).select(pl.col(unknown).null_count()).collect()
+        nulls.update(c for c in unknown if counted[c].item())
+    _refuse_nulls_in(nulls)
 
 
 def refuse_nulls(rows: pl.DataFrame, required: Iterable[str]) -> None:

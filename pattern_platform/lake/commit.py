@@ -1,8 +1,8 @@
 """One atomic commit for every writer: plan outside the lock, commit inside it, plan again when the table moved.
 
 The lock is a kernel file lock in the table's folder, so a killed process never leaves it locked. It is held for the
-commit alone. Writers that do not know the lock (other engines) are met by the log itself: the next version is created
-only if nobody else created it, and whoever loses plans again.
+commit alone. Writers that do not know the lock (other engines), and all of them on an object store, are met by the log
+itself: the next version is created only if nobody else created it, and whoever loses plans again.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from __future__ import annotations
 import os
 import random
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pattern_platform.errors import CommitConflictError, InvalidMetadataError
+from pattern_platform.errors import CommitConflictError, InvalidMetadataError, UnknownCommitError
 from pattern_platform.lake.changeset import ChangeSet
-from pattern_platform.lake.files import remove_files
+from pattern_platform.lake.files import remove_files, sizes_of
 from pattern_platform.lake.lock import table_lock
 from pattern_platform.lake.log import commit_path
+from pattern_platform.lake.object_path import ObjectPath, delta_table, storage_options
 from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable, unwritable_properties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     import polars as pl
 
     from pattern_platform.lake.files import DataFile
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.window import Window
 
 COMMIT_METADATA = "pattern_platform."  # prefix of what the platform keeps in a commit
@@ -66,7 +69,7 @@ class Commit:
 
 
 def ready_table(
-    table: Path,
+    table: LakePath,
     snapshot: Snapshot | None,
     schema: pl.Schema,
     *,
@@ -103,13 +106,14 @@ def ready_table(
     expected = snapshot.schema if snapshot else schema
     if snapshot is None:
         table.mkdir(parents=True, exist_ok=True)
-        with table_lock(table):
+        with table_lock(table), _left_to_the_faster():
             DeltaTable.create(
-                table,
+                str(table),
                 Schema.from_arrow(schema),
                 mode="ignore",
                 partition_by=list(partition_by),
                 configuration={**_DEFAULT_PROPERTIES, **properties},
+                storage_options=storage_options(table),
             )
     elif snapshot.schema == schema and not _changed(snapshot, properties):
         return snapshot
@@ -119,21 +123,29 @@ def ready_table(
         if snapshot.schema not in (expected, schema) or snapshot.partition_columns != tuple(partition_by):
             raise _changed_under_way(table)  # before anything is altered for a batch that does not fit any more
         new = [f for f in Schema.from_arrow(schema).fields if f.name not in snapshot.schema]
-        if new:
-            DeltaTable(table).alter.add_columns(new)
-        if _changed(snapshot, properties):
-            DeltaTable(table).alter.set_table_properties(dict(properties))
+        with _left_to_the_faster():
+            if new:
+                delta_table(table).alter.add_columns(new)
+            if _changed(snapshot, properties):
+                delta_table(table).alter.set_table_properties(dict(properties))
         ready = _opened(table)
     if ready.schema != schema:
         raise _changed_under_way(table)
     return ready
 
 
+@contextmanager
+def _left_to_the_faster() -> Generator[None]:
+    """Who does not hold the lock, for there is none, may make the same change first: what it left is looked at next."""
+    with suppress(CommitFailedError):
+        yield
+
+
 def _changed(snapshot: Snapshot, properties: Mapping[str, str]) -> bool:
     return any(snapshot.properties.get(key) != value for key, value in properties.items())
 
 
-def _opened(table: Path) -> Snapshot:
+def _opened(table: LakePath) -> Snapshot:
     snapshot = open_table(table)
     if snapshot is None:
         raise _changed_under_way(table)
@@ -165,6 +177,7 @@ def commit(
     Raises:
         CommitConflictError: Other engines won every race.
         TableLockedError: Another process kept the lock.
+        UnknownCommitError: An object store did not say what became of it; the files are left.
     """
     commit_id = uuid4().hex
     change_set = ChangeSet(add=batch, remove=snapshot.files.clear())
@@ -181,17 +194,11 @@ def commit(
                     change_set = ChangeSet(add=batch, remove=current.files.clear())
                     change_set = plan(current)
                 snapshot = current
-                if not all(_is_there(snapshot.table, file) for file in change_set.add):
-                    # A full vacuum of someone else, a table made anew, or an erasure from the file of an older version.
-                    raise _changed_under_way(snapshot.table)
-                try:
-                    recorded = {**metadata, **change_set.metadata, "commit_id": commit_id}
-                    _append(snapshot, change_set, metadata=recorded, app_ids=app_ids)
+                _refuse_gone(snapshot.table, change_set)
+                recorded = {**metadata, **change_set.metadata, "commit_id": commit_id}
+                conflict = _conflict_of(snapshot, change_set, commit_id, metadata=recorded, app_ids=app_ids)
+                if conflict is None:
                     break
-                except CommitFailedError as error:
-                    if _landed(snapshot, commit_id):
-                        break
-                    conflict = error
             # A writer that does not know the lock was faster. Jitter keeps two such writers from meeting for ever.
             time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))  # noqa: S311 - no secret
         else:
@@ -200,6 +207,8 @@ def commit(
                 why=f"other engines committed first {_MOST_ATTEMPTS} times in a row",
                 mend="run again; if it stays so, let one engine at a time write this table",
             ) from conflict
+    except UnknownCommitError:
+        raise  # a commit that comes true later needs its files; until then a report of orphans names them
     except BaseException:
         # An error after the log was written (a full disk, an interrupt) must not remove files that are now the table.
         # What the change set adds besides is not its own: a restore names files of an older version again.
@@ -207,7 +216,7 @@ def commit(
             remove_files(snapshot.table, [*batch, *change_set.written])
         raise
     version = snapshot.version + 1
-    if durable:
+    if durable and isinstance(snapshot.table, Path):  # what an object store took is kept
         _sync(snapshot.table, version, change_set)
     return Commit(version, change_set, snapshot)
 
@@ -225,14 +234,41 @@ def checkpoint_if_due(commit: Commit) -> None:
         snapshot.handle.create_checkpoint()
 
 
-def _is_there(table: Path, file: DataFile) -> bool:
-    path = table / file.path
-    return path.exists() and path.stat().st_size == file.size
+def _refuse_gone(table: LakePath, change_set: ChangeSet) -> None:
+    """Refuse where a file is gone: a full vacuum of someone else, a table made anew, an erasure from an older file."""
+    written = {file.path: file.size for file in change_set.add}
+    if sizes_of(table, written) != written:
+        raise _changed_under_way(table)
 
 
 def _touched(window: Window, planned: Snapshot, current: Snapshot) -> bool:
     before, after = ({*a["path"], *b["path"]} for a, b in map(window.split, (planned.files, current.files)))
     return before != after
+
+
+def _conflict_of(
+    snapshot: Snapshot, change_set: ChangeSet, commit_id: str, *, metadata: Mapping[str, object], app_ids: Sequence[str]
+) -> CommitFailedError | None:
+    """Commit a change set: None where it is part of the table, else what says that it never will be."""
+    try:
+        _append(snapshot, change_set, metadata=metadata, app_ids=app_ids)
+    except (DeltaError, OSError) as error:
+        if _is_there(snapshot, commit_id, error):
+            return None
+        if isinstance(error, CommitFailedError):
+            return error
+        if isinstance(snapshot.table, ObjectPath):  # a put that nobody answered may still come true
+            raise _unknown(snapshot.table) from error
+        raise
+    return None
+
+
+def _is_there(snapshot: Snapshot, commit_id: str, error: Exception) -> bool:
+    """Whether a commit is part of the table, although an error was reported."""
+    try:
+        return _landed(snapshot, commit_id)
+    except OSError:
+        raise _unknown(snapshot.table) from error
 
 
 def _append(
@@ -264,11 +300,21 @@ def _append(
 
 
 def _landed(snapshot: Snapshot, commit_id: str) -> bool:
-    path = commit_path(snapshot.table, snapshot.version + 1)
-    return path.exists() and commit_id in path.read_text()
+    try:
+        return commit_id in commit_path(snapshot.table, snapshot.version + 1).read_text()
+    except FileNotFoundError:
+        return False
 
 
-def _changed_under_way(table: Path) -> CommitConflictError:
+def _unknown(table: LakePath) -> UnknownCommitError:
+    return UnknownCommitError(
+        f"the commit to table {table.name!r} was given up",
+        why="its storage does not answer: it may be part of the table, or become that later, whole",
+        mend="run again, when the storage is back: the partition is then written once more, over what is there",
+    )
+
+
+def _changed_under_way(table: LakePath) -> CommitConflictError:
     return CommitConflictError(
         f"the commit to table {table.name!r} was given up",
         why="another writer made it, changed its schema or removed it while the batch was written",

@@ -13,7 +13,8 @@ from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from pattern_platform.lake.object_path import LakePath
 
 NOTES = "pattern_platform/notes"  # metadata of an output, a mapping of names
 _IN_COMMIT = "notes"
@@ -34,7 +35,7 @@ def notes_of_output(metadata: Mapping[str, Any]) -> dict[str, object]:
     return {_IN_COMMIT: notes.value} if isinstance(notes, dg.JsonMetadataValue) else {}
 
 
-def read_note(table: Path, name: str, partition: str | None = None) -> Any:  # noqa: ANN401 - whatever was noted
+def read_note(table: LakePath, name: str, partition: str | None = None) -> Any:  # noqa: ANN401 - whatever was noted
     """What the newest commit with a note of that name remembers, of the version that a table shows.
 
     Args:

@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import polars as pl
-
+from pattern_platform.lake.files import scan_file
 from pattern_platform.lake.log_scrub import log_files, read_actions, without_bounds
+from pattern_platform.lake.object_path import files_below, folders_below
 from pattern_platform.lake.rewrite import data_files, is_readable, opened
 from pattern_platform.lake.rewrite_table import find, rewrite_everywhere
 from pattern_platform.lake.subject import TEXT_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+
+    import polars as pl
 
     from pattern_platform.lake.log_scrub import Action
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.rewrite_table import Rewritten
     from pattern_platform.lake.subject import Subject
 
@@ -50,19 +52,19 @@ class TableErasure:
         log_files: Files of the log that held it.
     """
 
-    table: Path
+    table: LakePath
     rows: int
     versions: Sequence[int]
     files: int
     log_files: int
 
 
-def find_in_table(table: Path, subject: Subject) -> TableErasure:
+def find_in_table(table: LakePath, subject: Subject) -> TableErasure:
     """A dry run: what :func:`erase_from_table` would do. Writes nothing, and raises the same refusals."""
     return _told(table, find(table, _Erasure(subject)))
 
 
-def erase_from_table(table: Path, subject: Subject, *, metadata: Mapping[str, object]) -> TableErasure:
+def erase_from_table(table: LakePath, subject: Subject, *, metadata: Mapping[str, object]) -> TableErasure:
     """Erase a person from every version of a table, and from its log.
 
     Args:
@@ -81,7 +83,7 @@ def erase_from_table(table: Path, subject: Subject, *, metadata: Mapping[str, ob
     return _told(table, rewrite_everywhere(table, _Erasure(subject), metadata=recorded))
 
 
-def left_in_table(table: Path, subject: Subject) -> list[str]:
+def left_in_table(table: LakePath, subject: Subject) -> list[str]:
     """The files and folders below a table that mention a person, or cannot be read; none where it is clean.
 
     It reads the files, not the log: live or not, orphans, checkpoints, commits and what else is there.
@@ -96,21 +98,21 @@ def left_in_table(table: Path, subject: Subject) -> list[str]:
     opened(table)
     erasure, data, log = _Erasure(subject), set(data_files(table)), set(log_files(table))
     left = []
-    for path in sorted(table.rglob("*")):
-        name = str(path.relative_to(table))
-        if path.is_dir():
-            held = erasure.is_gone(f"{name}/")
+    for name in [*folders_below(table), *files_below(table)]:
+        path = table / name
+        if name.endswith("/"):
+            held = erasure.is_gone(name)
         elif name in data:
             held = erasure.is_gone(name) or not is_readable(path) or _mentions(path, subject)
         elif path in log:
             held = any(_keeps(action, erasure, table) for action in read_actions(path))
         else:
-            held = erasure.is_said_in(path.read_text(errors="replace"))
-        left += [name] if held else []
-    return left
+            held = erasure.is_said_in(path.read_bytes().decode(errors="replace"))
+        left += [name.rstrip("/")] if held else []
+    return sorted(left)
 
 
-def _told(table: Path, done: Rewritten) -> TableErasure:
+def _told(table: LakePath, done: Rewritten) -> TableErasure:
     versions = [made.version for made in done.commits]
     return TableErasure(table, done.rows, versions, len(done.files), done.log_files)
 
@@ -131,7 +133,7 @@ class _Erasure:
         folders = (unquote(folder).partition("=") for folder in path.split("/")[:-1])
         return any(name in self.subject.columns and value == self.subject.key for name, _, value in folders)
 
-    def scrubbed(self, action: Action, table: Path) -> Action | None:  # noqa: ARG002 - by the path alone
+    def scrubbed(self, action: Action, table: LakePath) -> Action | None:  # noqa: ARG002 - by the path alone
         kind, body = next(iter(action.items()))
         if kind == "commitInfo":
             return {kind: {k: v for k, v in body.items() if k not in _ABOUT_THE_COMMAND or not self.is_said_in(v)}}
@@ -170,13 +172,13 @@ class _Erasure:
 _TELLING = 31  # characters: engines cut after 32 at the earliest
 
 
-def _mentions(file: Path, subject: Subject) -> bool:
-    rows = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+def _mentions(file: LakePath, subject: Subject) -> bool:
+    rows = scan_file(file)
     mentioned = subject.mentioned(rows.collect_schema())
     return bool(rows.select(mentioned.any()).collect(engine="streaming").item())
 
 
-def _keeps(action: Action, erasure: _Erasure, table: Path) -> bool:
+def _keeps(action: Action, erasure: _Erasure, table: LakePath) -> bool:
     if erasure.scrubbed(action, table) != action:
         return True
     return not {"add", "remove"} & action.keys() and erasure.is_said_in(action)

@@ -1,7 +1,8 @@
-"""The four kinds of frame that assets return and ask for, and the one kind the lake works with: a LazyFrame."""
+"""The kinds of frame in this process that assets return and ask for, and the one that Polars computes: a LazyFrame."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -9,6 +10,7 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from pattern_platform.errors import UnsupportedFrameError
+from pattern_platform.lake.spark.connect import is_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from polars._typing import SchemaDict
 
 KINDS = "polars.LazyFrame, polars.DataFrame, pyarrow.Table or pyarrow.RecordBatchReader"
+IN_PROCESS = "bring it into this process, where it fits: pl.DataFrame(frame.toArrow())"
 _ARROW_BATCH_ROWS = 100_000
 
 
@@ -25,6 +28,7 @@ def to_lazy(value: object) -> pl.LazyFrame:
     Raises:
         UnsupportedFrameError: The value is no frame.
     """
+    value = native(value)
     if isinstance(value, pl.LazyFrame):
         return value
     if isinstance(value, pl.DataFrame):
@@ -33,6 +37,12 @@ def to_lazy(value: object) -> pl.LazyFrame:
         return pl.DataFrame(value).lazy()
     if isinstance(value, pa.RecordBatchReader):
         return _stream(value)
+    if is_frame(value):
+        raise UnsupportedFrameError(
+            "a Spark frame was refused",
+            why=f"what is written here is a {KINDS}; a Spark frame goes into a Delta table alone",
+            mend=IN_PROCESS,
+        )
     raise UnsupportedFrameError(
         f"a value of type {type(value).__name__} was refused",
         why=f"a Delta table is written from a {KINDS}",
@@ -57,6 +67,23 @@ def _stream(reader: pa.RecordBatchReader) -> pl.LazyFrame:
     return register_io_source(batches, schema=schema)
 
 
+def native(value: Any) -> Any:  # noqa: ANN401 - whatever an asset returned
+    """A frame without the wrapper of narwhals, where it has one."""
+    narwhals = sys.modules.get("narwhals")
+    return value.to_native() if narwhals and isinstance(value, narwhals.LazyFrame | narwhals.DataFrame) else value
+
+
+def as_narwhals(frame: Any) -> Any:  # noqa: ANN401 - of any engine
+    """A lazy frame as ``narwhals.LazyFrame``; who asks for it has imported narwhals."""
+    return sys.modules["narwhals"].from_native(frame)
+
+
+def is_narwhals_type(annotation: object) -> bool:
+    """Whether a parameter asks for ``narwhals.LazyFrame``, the frame of any engine."""
+    narwhals = sys.modules.get("narwhals")
+    return narwhals is not None and annotation is narwhals.LazyFrame
+
+
 def from_lazy(frame: pl.LazyFrame, wanted: Any) -> object:  # noqa: ANN401 - the annotation of a parameter
     """A LazyFrame as the kind that a parameter is annotated with; a DataFrame where it is not annotated.
 
@@ -65,6 +92,8 @@ def from_lazy(frame: pl.LazyFrame, wanted: Any) -> object:  # noqa: ANN401 - the
     """
     if wanted is pl.LazyFrame:
         return frame
+    if is_narwhals_type(wanted):
+        return as_narwhals(frame)
     if wanted in (None, type(None), Any, pl.DataFrame):
         return frame.collect()
     if wanted is pa.Table:

@@ -17,6 +17,7 @@ from pattern_platform.errors import MissingTableError
 from pattern_platform.lake.commit import COMMIT_METADATA
 from pattern_platform.lake.files import remove_files, write_files
 from pattern_platform.lake.log import commit_path
+from pattern_platform.lake.object_path import ObjectPath
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
 
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -73,11 +75,14 @@ def write_once(rows: pl.LazyFrame, table: Path, *, metadata: Mapping[str, object
 
 
 @contextmanager
-def unsealed(table: Path) -> Generator[None]:
+def unsealed(table: LakePath) -> Generator[None]:
     """Let files of a table that was written once be replaced, by an erasure alone; afterwards it is read-only again.
 
     Any other table is left as it is.
     """
+    if isinstance(table, ObjectPath):
+        yield
+        return
     first = commit_path(table, 0)
     # A file tells, not a folder: an erasure that was killed leaves folders open.
     if not first.exists() or first.stat().st_mode & _WRITE:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 import polars as pl
-import pyarrow as pa
 from dagster_deltalake import AzureConfig, GcsConfig, LocalConfig, S3Config
+from dagster_deltalake.config import ClientConfig
 from deltalake.exceptions import DeltaError
 from pydantic import Field
 
@@ -24,26 +24,29 @@ from pattern_platform.errors import (
     MissingTableError,
     SupersededPartitionsError,
 )
-from pattern_platform.lake.checks import input_name, listed, refuse_layout, refuse_outside, refuse_unknown_columns
+from pattern_platform.lake.batch import batch_of
+from pattern_platform.lake.checks import input_name, listed, refuse_layout, refuse_unknown_columns
 from pattern_platform.lake.commit import checkpoint_if_due
 from pattern_platform.lake.commit_notes import notes_of_output
 from pattern_platform.lake.completeness import missing_partitions
 from pattern_platform.lake.cost import meter
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
-from pattern_platform.lake.frames import from_lazy, to_lazy
 from pattern_platform.lake.lineage import replay_commands
-from pattern_platform.lake.location import location_of, refuse_around, unsupported_storage
+from pattern_platform.lake.loading import loader_of
+from pattern_platform.lake.location import location_of, options_of, refuse_around
+from pattern_platform.lake.object_path import refuse_unconditional
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
 from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable
+from pattern_platform.lake.spark.connect import SparkConnect
 from pattern_platform.lake.window import Window
 from pattern_platform.lake.write import Write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pattern_platform.lake.commit import Commit
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
 
 
@@ -58,17 +61,22 @@ class DeltaIOManager(dg.ConfigurableIOManager):
     """Delta tables as assets. A table lives at ``<root_uri>/<asset key parts joined by />``.
 
     Args:
-        root_uri: Folder of all tables.
-        storage: Storage of the root, one of the config classes of ``dagster_deltalake``.
+        root_uri: Folder of all tables, or the URI of one on an object store, such as ``s3://bucket/lake``.
+        storage: Storage of the root, one of the config classes of ``dagster_deltalake``; secrets by ``EnvVar``.
+        client_options: How an object store is asked: time limits, proxies, plain HTTP.
         table_properties: Delta table properties, brought in line on every write.
         durability: ``fsync`` syncs a commit and its files to the disk before the write is reported; ``engine`` leaves
             that to the operating system, as delta-rs does.
+        engine: The Spark server that reads inputs annotated with a Spark frame, or with ``narwhals.LazyFrame``. What is
+            written as a Spark frame is computed by that frame's own server.
     """
 
     root_uri: str
     storage: LocalConfig | S3Config | AzureConfig | GcsConfig = Field(default=LocalConfig(), discriminator="provider")
+    client_options: ClientConfig | None = None
     table_properties: dict[str, str] = {}
     durability: Durability = Durability.ENGINE
+    engine: SparkConnect | None = None
 
     declaration: ClassVar[type[TableDeclaration]] = TableDeclaration
     needs_partition_expr: ClassVar[bool] = True
@@ -112,17 +120,15 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 mend=f"see {type(spec.partitions_def).__name__} of the asset, and declare its columns",
             )
 
-    def table_path(self, key: dg.AssetKey) -> Path:
+    def table_path(self, key: dg.AssetKey) -> LakePath:
         """Directory of an asset's table.
 
         Raises:
             UnsafeAssetKeyError: A part of the key leaves the root, hides the table, or the table would be inside
                 another table.
-            UnsupportedStorageError: The root is on an object store.
+            UnsupportedStorageError: ``root_uri`` and ``storage`` are not of one kind.
         """
-        if not isinstance(self.storage, LocalConfig):
-            raise unsupported_storage(self.root_uri, self.storage.provider)
-        return location_of(key, self.root_uri)
+        return location_of(key, self.root_uri, options_of(self.storage, self.client_options))
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -131,13 +137,14 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         table = self.table_path(context.asset_key)
         name = context.asset_key.to_user_string()
         declaration = parse(self.declaration, context.definition_metadata, of=f"asset {name!r}")
-        rows = to_lazy(obj)
+        refuse_unconditional(table)
+        batch = batch_of(obj)
         snapshot = open_table(table)
         if snapshot:
             refuse_unwritable(snapshot)
         else:
             refuse_around(table, name)
-        given = rows.collect_schema()
+        given = batch.schema
         refuse_missing(declaration.not_stored, given)
         stored = pl.Schema({c: t for c, t in given.items() if c not in declaration.not_stored})
         schema = snapshot.schema if snapshot else stored_schema(stored)
@@ -146,20 +153,17 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         refuse_layout(declaration, schema, snapshot, name)
         keys = _partition_keys(context)
         window = self._window(keys, context, declaration, schema, name)
-        if given != schema or given.names() != schema.names():
-            rows = rows.select(*casts, *declaration.not_stored)
-        if in_memory := isinstance(obj, pl.DataFrame | pa.Table):
-            refuse_outside(rows, window)
+        batch = batch.fitted(casts, schema, declaration.not_stored)
         write = Write(
             name=name,
             table=table,
             snapshot=snapshot,
             schema=schema,
-            rows=rows,
+            batch=batch,
             keys=keys,
             definition=context.asset_partitions_def if keys is not None else None,
             window=window,
-            rows_are_checked=in_memory,
+            rows_are_checked=batch.checked(window),
             declaration=declaration,
             metadata={
                 "asset": name,
@@ -210,13 +214,14 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         """Load exactly the mapped partitions of an upstream table, as the kind of frame the parameter asks for."""
         name = context.asset_key.to_user_string()
         table = self.table_path(context.asset_key)
+        loader = loader_of(context.dagster_type.typing_type, self.engine, input_name(context))
         declared = parse(InputDeclaration, context.definition_metadata, of=f"input {input_name(context)!r}")
         upstream = context.upstream_output.definition_metadata if context.upstream_output else {}
         declaration = parse(self.declaration, upstream, of=f"asset {name!r}")
         snapshot = open_table(table) if declared.table_version is None else open_version(table, declared.table_version)
         keys = _partition_keys(context)
         if snapshot is None and keys == []:
-            return from_lazy(pl.LazyFrame(), context.dagster_type.typing_type)  # such as the day before the first
+            return loader.empty(pl.Schema())  # such as the day before the first
         if snapshot is None:
             missing = f"table {name!r} does not exist"
             if not declared.allow_missing_partitions:
@@ -226,9 +231,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                     mend=f"materialize {name!r} first" + (f", partition(s) {listed(keys)}" if keys else ""),
                 )
             context.log.warning("%s; the input is an empty frame without columns", missing)
-            return from_lazy(pl.LazyFrame(), context.dagster_type.typing_type)
+            return loader.empty(pl.Schema())
         if keys == []:
-            return from_lazy(pl.LazyFrame(schema=snapshot.schema), context.dagster_type.typing_type)
+            return loader.empty(snapshot.schema)
         if declared.table_version is None:
             self._refuse_superseded(context, snapshot, keys or [], allow=declared.allow_missing_partitions)
         window = self._window(keys, context, declaration, snapshot.schema, name)
@@ -243,11 +248,8 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             context.log.warning("%s has no partition(s) %s", name, listed(missing))
         meter.note_read(files)
-        rows = snapshot.scan(window, files)
-        if declared.columns is not None:
-            refuse_unknown_columns(declared.columns, snapshot.schema, input_name(context), name)
-            rows = rows.select(declared.columns)
-        return from_lazy(rows, context.dagster_type.typing_type)
+        refuse_unknown_columns(declared.columns, snapshot.schema, input_name(context), name)
+        return loader.rows(snapshot, window, files, declared.columns)
 
     def _refuse_superseded(
         self, context: dg.InputContext, snapshot: Snapshot, keys: Sequence[str], *, allow: bool

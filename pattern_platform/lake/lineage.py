@@ -22,8 +22,8 @@ from pattern_platform.lake.partitions import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.window import Window
 
 STATEFUL = "stateful_merger"
@@ -126,7 +126,7 @@ def tip_of(metadata: Mapping[str, Any]) -> str:
     return f"{metadata['timestamp']} {metadata.get('commit_id', '')}"
 
 
-def read_commits(table: Path, after: int, to: int) -> Iterable[tuple[int, dict[str, Any], bool]]:
+def read_commits(table: LakePath, after: int, to: int) -> Iterable[tuple[int, dict[str, Any], bool]]:
     """Read commits of a log; those that were cleaned up are left out.
 
     Args:

@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
+
+from dagster_deltalake import LocalConfig
 
 from pattern_platform.errors import UnsafeAssetKeyError, UnsupportedStorageError
+from pattern_platform.lake.object_path import ObjectPath
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import dagster as dg
+    from dagster_deltalake import AzureConfig, GcsConfig, S3Config
+    from dagster_deltalake.config import ClientConfig
+
+    from pattern_platform.lake.object_path import LakePath
 
 _KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def location_of(key: dg.AssetKey, root_uri: str) -> Path:
+@overload
+def location_of(key: dg.AssetKey, root_uri: str, options: None = None) -> Path: ...
+@overload
+def location_of(key: dg.AssetKey, root_uri: str, options: Mapping[str, str] | None) -> LakePath: ...
+def location_of(key: dg.AssetKey, root_uri: str, options: Mapping[str, str] | None = None) -> LakePath:
     """Directory of an asset's table.
 
     Args:
         key: The asset.
-        root_uri: Folder of all tables.
+        root_uri: Folder of all tables, or the URI of one on an object store.
+        options: How the object store is reached.
 
     Raises:
         UnsafeAssetKeyError: A part of the key leaves the root, hides the table, or the table would be inside another
             table.
-        UnsupportedStorageError: The root is on an object store, or engines do not agree on where it is.
+        UnsupportedStorageError: Root and options are not of one kind of storage, or engines do not agree on where
+            the root is.
     """
-    if "://" in root_uri.removeprefix("file://"):
-        raise unsupported_storage(root_uri, "local")
-    root = Path(root_uri.removeprefix("file://")).absolute()
+    root = root_of(root_uri, options)
     if not str(root).isprintable() or set("%\\") & set(str(root)):
         raise UnsupportedStorageError(
             f"root_uri {root_uri!r} was refused",
@@ -52,6 +65,44 @@ def location_of(key: dg.AssetKey, root_uri: str) -> Path:
     return table
 
 
+def options_of(
+    storage: LocalConfig | S3Config | AzureConfig | GcsConfig, client: ClientConfig | None = None
+) -> dict[str, str] | None:
+    """How a storage is reached, as engines take it; None for a local one.
+
+    Args:
+        storage: One of the config classes of ``dagster_deltalake``.
+        client: How requests are made, such as without TLS.
+    """
+    if isinstance(storage, LocalConfig):
+        return None
+    options = {**storage.model_dump(), **(client.model_dump() if client else {})}
+    return {key: str(value) for key, value in options.items() if value is not None and key != "provider"}
+
+
+def root_of(root_uri: str, options: Mapping[str, str] | None = None) -> LakePath:
+    """The folder of all tables.
+
+    Args:
+        root_uri: A local folder, or a URI such as ``s3://bucket/folder``.
+        options: How the object store is reached; None for a local folder.
+
+    Raises:
+        UnsupportedStorageError: The root is local and the storage is not, or the other way round.
+    """
+    local = root_uri.removeprefix("file://")
+    if options is None and "://" not in local:
+        return Path(local).absolute()
+    if options is None or "://" not in local or "?" in root_uri or "#" in root_uri:
+        raise UnsupportedStorageError(
+            f"root_uri {root_uri!r} was refused",
+            why="a folder goes with local storage, and a URI with the storage that it is on",
+            mend="give a folder without storage, or a URI such as s3://bucket/folder with S3Config, AzureConfig or "
+            "GcsConfig",
+        )
+    return ObjectPath.of(root_uri, options)
+
+
 def unsupported_storage(root_uri: str, provider: str) -> UnsupportedStorageError:
     """The error for a root that is no folder."""
     return UnsupportedStorageError(
@@ -61,16 +112,17 @@ def unsupported_storage(root_uri: str, provider: str) -> UnsupportedStorageError
     )
 
 
-def refuse_around(table: Path, name: str) -> None:
+def refuse_around(table: LakePath, name: str) -> None:
     """Refuse a new table in a folder that holds another further inside.
 
     Raises:
         UnsafeAssetKeyError: Names the table inside.
     """
-    if inner := next(table.glob("*/**/_delta_log"), None):  # its own may just be made by another run
+    logs = (log for log in table.rglob("_delta_log") if log.parent != table)  # its own may just be made by another run
+    if inner := next(logs, None):
         raise UnsafeAssetKeyError(
             f"asset key {name!r} was refused",
-            why=f"there is a table inside already, {inner.parent.relative_to(table.parent)}; "
+            why=f"there is a table inside already, {str(inner.parent).removeprefix(f'{table.parent}/')}; "
             "a clean-up of the outer one would remove its files",
             mend="give the two assets keys of which none begins with the other",
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -12,19 +13,20 @@ from pattern_platform.errors import TornCommitError, UnreadableLogError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
-    from pathlib import Path
+
+    from pattern_platform.lake.object_path import AnyLakePath, LakePath
 
 _DIGITS = 20  # of a version in a file's name
 _OF_THE_SYSTEM = "(os error "  # with its number, in what an engine says of a read that failed
 
 
-def commit_path(table: Path, version: int) -> Path:
+def commit_path(table: AnyLakePath, version: int) -> AnyLakePath:
     """The file of the log that makes a version."""
-    return table / "_delta_log" / f"{version:0{_DIGITS}}.json"
+    return cast("AnyLakePath", table / "_delta_log" / f"{version:0{_DIGITS}}.json")
 
 
-def commit_file(table: Path, version: int) -> tuple[int, int] | None:
-    """Identity of a commit file: inode and time; None once the log was cleaned up to a checkpoint."""
+def commit_file(table: LakePath, version: int) -> tuple[int | str, int] | None:
+    """Identity of a commit file, inode or a store's tag, and time; None once it was cleaned up."""
     try:
         written = commit_path(table, version).stat()
     except FileNotFoundError:
@@ -38,14 +40,14 @@ def commit_file(table: Path, version: int) -> tuple[int, int] | None:
     return written.st_ino, written.st_mtime_ns
 
 
-def refuse_torn(table: Path, after: int, to: int) -> None:
+def refuse_torn(table: LakePath, after: int, to: int) -> None:
     """Refuse empty commits: an engine reads on over them, and what they brought is silently gone."""
-    for version in range(after + 1, to + 1):
+    for version in range(after + 1, to + 1) if isinstance(table, Path) else ():  # an object is put whole or not at all
         commit_file(table, version)
 
 
 @contextmanager
-def readable(table: Path) -> Generator[None]:
+def readable(table: LakePath) -> Generator[None]:
     """Name the table and the remedy where an engine finds its log damaged.
 
     An error of the operating system says nothing of what is in the log: it passes as it is, and a retry may help.
@@ -68,7 +70,7 @@ def readable(table: Path) -> Generator[None]:
         ) from error
 
 
-def checkpoint_version(table: Path) -> int:
+def checkpoint_version(table: LakePath) -> int:
     """The version from which a log is read; -1 where that is its beginning."""
     try:
         return int(json.loads((table / "_delta_log" / "_last_checkpoint").read_bytes())["version"])

@@ -2,7 +2,7 @@
 
 A commit is JSON, a checkpoint Parquet; both hold actions, and an edit of an action is the same for both. Each file is
 replaced as a whole. The times of commits stay, but for a microsecond: a table is read as of a time by them, and whoever
-holds an open table finds by them that it has changed.
+holds an open table finds by them that it has changed. On an object store an edited commit has the time of its edit.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -21,7 +22,8 @@ from pattern_platform.lake.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+
+    from pattern_platform.lake.object_path import LakePath
 
 Action = dict[str, Any]
 # Beside the log: the checksums of Hadoop and Spark, which no longer fit and which no reader needs, and what interrupted
@@ -30,13 +32,13 @@ _ASIDE = ("*.crc", "*.tmp", ".*")
 _MICROSECOND = 1000  # in nanoseconds; Delta Lake counts milliseconds
 
 
-def log_files(table: Path) -> list[Path]:
+def log_files(table: LakePath) -> list[LakePath]:
     """The commits and checkpoints of a table, in the order of their versions."""
     found = (table / "_delta_log").glob("*")
     return sorted(file for file in found if file.name[0].isdecimal() and file.suffix in {".json", ".parquet"})
 
 
-def read_actions(file: Path) -> list[Action]:
+def read_actions(file: LakePath) -> list[Action]:
     """The actions of a commit or a checkpoint, each a dictionary with one key.
 
     Raises:
@@ -45,7 +47,7 @@ def read_actions(file: Path) -> list[Action]:
     try:
         if file.suffix == ".json":
             return [json.loads(line) for line in _lines_of(file)]
-        rows = pq.read_table(file).to_pylist(maps_as_pydicts="strict")
+        rows = pq.read_table(pa.BufferReader(file.read_bytes())).to_pylist(maps_as_pydicts="strict")
     except (ValueError, pa.ArrowException) as error:
         raise UnreadableLogError(
             f"table {file.parents[1].name!r} was refused",
@@ -56,13 +58,13 @@ def read_actions(file: Path) -> list[Action]:
     return [action for action in actions if action]
 
 
-def named_files(table: Path) -> dict[str, Mapping[str, str | None]]:
+def named_files(table: LakePath) -> dict[str, Mapping[str, str | None]]:
     """The data files that the log names as part of a version, by path as on disk, with their partition values."""
     actions = (action.get("add") for file in log_files(table) for action in read_actions(file))
     return {unquote(add["path"]): add.get("partitionValues") or {} for add in actions if add}
 
 
-def edit_log(table: Path, edit: Callable[[Action], Action | None]) -> int:
+def edit_log(table: LakePath, edit: Callable[[Action], Action | None]) -> int:
     """Edit every action of a log, file by file in the order of the versions.
 
     Args:
@@ -75,14 +77,15 @@ def edit_log(table: Path, edit: Callable[[Action], Action | None]) -> int:
     changed = sum(_edited(file, edit) for file in log_files(table))
     if changed:
         for file in log_files(table):
-            _move_on(file, file.stat())
+            if isinstance(file, Path):
+                _move_on(file, file.stat())
         for pattern in _ASIDE:
             for file in (table / "_delta_log").glob(pattern):
                 file.unlink(missing_ok=True)
     return changed
 
 
-def _edited(file: Path, edit: Callable[[Action], Action | None]) -> bool:
+def _edited(file: LakePath, edit: Callable[[Action], Action | None]) -> bool:
     before = read_actions(file)
     after = [edit(action) for action in before]
     if before == after:
@@ -91,23 +94,26 @@ def _edited(file: Path, edit: Callable[[Action], Action | None]) -> bool:
         if file.suffix == ".json":
             unfinished.write_text("".join(_lines(file, before, after)))
         else:
-            schema = pq.read_schema(file)
+            schema = pq.read_schema(pa.BufferReader(file.read_bytes()))
             kept = [action for action in after if action is not None]
             pq.write_table(pa.Table.from_pylist(kept, schema=schema), unfinished)
-        shutil.copymode(file, unfinished)
-        _move_on(unfinished, file.stat())
+        if isinstance(file, Path):
+            shutil.copymode(file, unfinished)
+            _move_on(unfinished, file.stat())
     return True
 
 
-def _lines(file: Path, before: list[Action], after: list[Action | None]) -> Iterator[str]:
+def _lines(file: LakePath, before: list[Action], after: list[Action | None]) -> Iterator[str]:
     """The lines of a commit; those that did not change as they were written."""
     for line, old, new in zip(_lines_of(file), before, after, strict=True):
         if new is not None:
             yield (line if new == old else json.dumps(new, ensure_ascii=False, separators=(",", ":"))) + "\n"
 
 
-def _lines_of(file: Path) -> list[str]:
-    return [line for line in file.read_text().split("\n") if line]  # a value may hold what ends a line elsewhere
+def _lines_of(file: LakePath) -> list[str]:
+    return [
+        line for line in file.read_bytes().decode().split("\n") if line
+    ]  # a value may hold what ends a line elsewhere
 
 
 def _move_on(file: Path, times: os.stat_result) -> None:

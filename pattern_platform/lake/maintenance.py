@@ -14,9 +14,9 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
-from pattern_platform.errors import RetentionError, RowCountError
+from pattern_platform.errors import CommitConflictError, RetentionError, RowCountError
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.commit import Commit, commit
 from pattern_platform.lake.files import row_count, scan_files, write_files, written_for
@@ -24,6 +24,7 @@ from pattern_platform.lake.lineage import VERSIONS_KEPT
 from pattern_platform.lake.lock import table_lock
 from pattern_platform.lake.log import commit_path, is_in_log
 from pattern_platform.lake.merge import grouped
+from pattern_platform.lake.object_path import delta_table
 from pattern_platform.lake.pins import pinned
 from pattern_platform.lake.snapshot import open_table, refuse_unwritable
 from pattern_platform.lake.version_table import read_lineage, version_table_of
@@ -32,14 +33,15 @@ from pattern_platform.lake.window import Window
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
-    from pathlib import Path
 
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
 
+_MOST_ATTEMPTS = 10
 _ORPHAN = pl.Schema({"path": pl.String, "size_bytes": pl.Int64, "modified": pl.Datetime("us", "UTC")})
 
 
-def compact(table: Path, *, sort_by: Sequence[str] = (), durable: bool = False) -> list[Commit]:
+def compact(table: LakePath, *, sort_by: Sequence[str] = (), durable: bool = False) -> list[Commit]:
     """Rewrite small files as fewer larger ones; no row changes, and readers of changes see none.
 
     Each commit rewrites files of up to about a million rows, so that it is short and meets few other writers.
@@ -98,7 +100,7 @@ def _rewritten(snapshot: Snapshot, group: pl.DataFrame, sort_by: Sequence[str], 
     return ChangeSet(add=written, remove=files, written=written, data_change=False)
 
 
-def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list[str]:
+def vacuum(table: LakePath, *, retention: timedelta, longest_run: timedelta) -> list[str]:
     """Remove files that left the table longer ago than the retention, except those of recorded versions.
 
     Args:
@@ -111,6 +113,7 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
 
     Raises:
         RetentionError: The retention is shorter than the longest run, or it is not known which versions were recorded.
+        CommitConflictError: On an object store, runs won every race.
     """
     if retention < longest_run:
         raise RetentionError(
@@ -123,19 +126,26 @@ def vacuum(table: Path, *, retention: timedelta, longest_run: timedelta) -> list
         return []
     refuse_unwritable(snapshot)
     _refuse_unknown_versions(snapshot)
-    with table_lock(table):
-        return _vacuum(_opened(snapshot), retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
+    for _ in range(_MOST_ATTEMPTS):
+        # delta-rs commits what a vacuum does; without a lock, on an object store, a run may be faster.
+        with table_lock(table), suppress(CommitFailedError):
+            return _vacuum(_opened(snapshot), retention_hours=ceil(retention.total_seconds() / 3600), dry_run=False)
+    raise CommitConflictError(
+        f"a vacuum of table {table.name!r} was given up",
+        why=f"runs committed first {_MOST_ATTEMPTS} times in a row",
+        mend="run it again when fewer runs write the table; what it has removed already was not needed",
+    )
 
 
-def checkpoint(table: Path) -> None:
+def checkpoint(table: LakePath) -> None:
     """Write a checkpoint of the newest version, from which the table is opened faster."""
     if snapshot := open_table(table):
         refuse_unwritable(snapshot)
     with table_lock(table):
-        DeltaTable(table).create_checkpoint()
+        delta_table(table).create_checkpoint()
 
 
-def orphans(table: Path, *, older_than: timedelta) -> pl.DataFrame:
+def orphans(table: LakePath, *, older_than: timedelta) -> pl.DataFrame:
     """The files that no version names, as interrupted runs leave them. Nothing is removed.
 
     Args:
@@ -163,7 +173,7 @@ def orphans(table: Path, *, older_than: timedelta) -> pl.DataFrame:
 def _vacuum(
     snapshot: Snapshot, *, retention_hours: int, dry_run: bool, full: bool = False, keep: bool = True
 ) -> list[str]:
-    return DeltaTable(snapshot.table).vacuum(
+    return delta_table(snapshot.table).vacuum(
         retention_hours,
         dry_run=dry_run,
         enforce_retention_duration=False,  # the property asks for ten years, so that other engines keep everything

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 from math import ceil
 from operator import and_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import polars as pl
@@ -92,12 +92,17 @@ def _candidates(files: pl.DataFrame, changes: Changes) -> pl.DataFrame:
         values = pl.concat([changes.upserts[key], changes.deletes[key]]).unique().sort()
         if f"min.{key}" not in files.columns or not has_bounds(values.dtype):
             continue
-        low, high = (files[f"{bound}.{key}"].cast(values.dtype) for bound in ("min", "max"))
-        if isinstance(values.dtype, pl.Datetime):
-            high = high + _MILLISECOND  # other writers cut to milliseconds
+        low, high = bounds_of(files, key, values.dtype)
         unknown = low.is_null() | high.is_null()
         may_hold.append(unknown | (values.search_sorted(high, side="right") > values.search_sorted(low, side="left")))
     return files.filter(reduce(and_, may_hold)) if may_hold else files
+
+
+def bounds_of(files: pl.DataFrame, key: str, dtype: pl.DataType) -> tuple[pl.Series, pl.Series]:
+    """The least and the greatest value of a key that each file may hold."""
+    low, high = (files[f"{bound}.{key}"].cast(dtype) for bound in ("min", "max"))
+    # Other writers cut to milliseconds.
+    return low, high + _MILLISECOND if isinstance(dtype, pl.Datetime) else high
 
 
 def _lookup(snapshot: Snapshot, candidates: pl.DataFrame, changes: Changes, window: Window) -> pl.DataFrame:
@@ -112,13 +117,18 @@ def _lookup(snapshot: Snapshot, candidates: pl.DataFrame, changes: Changes, wind
         .collect(engine="streaming")
     )
     if found.select(keys).is_duplicated().any():
-        raise DuplicateKeyInTableError(
-            f"the merge into table {snapshot.table.name!r} was refused",
-            why=f"the table holds a key of the batch more than once: {', '.join(keys)} do not identify its rows",
-            mend="declare the columns that do in merge_keys, or remove the duplicates from the table",
-        )
+        raise duplicate_in_table(snapshot, keys)
     paths = candidates.select(pl.col("path").alias(_FILE), (str(snapshot.table) + "/" + pl.col("path")).alias(_PATH))
     return found.join(paths, on=_PATH).drop(_PATH)
+
+
+def duplicate_in_table(snapshot: Snapshot, keys: Sequence[str]) -> DuplicateKeyInTableError:
+    """The refusal of a merge into a table that holds a key of the batch more than once."""
+    return DuplicateKeyInTableError(
+        f"the merge into table {snapshot.table.name!r} was refused",
+        why=f"the table holds a key of the batch more than once: {', '.join(keys)} do not identify its rows",
+        mend="declare the columns that do in merge_keys, or remove the duplicates from the table",
+    )
 
 
 def _effective(changes: Changes, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -183,14 +193,32 @@ def _assigned(
         yield None, placed.drop(_GROUP)
 
 
-def _in_range(group: Group, live: pl.DataFrame, key: str) -> pl.Expr:
-    """Whether a new key is in the range of a group; the first and the last range of the live files are open."""
+def key_range(group: Group, live: pl.DataFrame, key: str) -> tuple[Any, Any] | None:
+    """The least and the greatest new key that a group takes in; the first and the last of the live files are open.
+
+    Args:
+        group: Files that are rewritten together.
+        live: The live files of its window.
+        key: The first key column.
+
+    Returns:
+        The bounds, None for an open one; None where the range is not known.
+    """
     low, high = f"min.{key}", f"max.{key}"
     if low not in live.columns or group.files.select(pl.col(low, high).null_count().sum()).row(0) != (0, 0):
-        return pl.lit(value=False)
+        return None
     start, end = group.files[low].min(), group.files[high].max()
-    above = pl.lit(value=True) if start == live[low].min() else pl.col(key) >= start
-    below = pl.lit(value=True) if end == live[high].max() else pl.col(key) <= end
+    return None if start == live[low].min() else start, None if end == live[high].max() else end
+
+
+def _in_range(group: Group, live: pl.DataFrame, key: str) -> pl.Expr:
+    """Whether a new key is in the range of a group."""
+    bounds = key_range(group, live, key)
+    if bounds is None:
+        return pl.lit(value=False)
+    start, end = bounds
+    above = pl.lit(value=True) if start is None else pl.col(key) >= start
+    below = pl.lit(value=True) if end is None else pl.col(key) <= end
     return above & below
 
 

@@ -14,7 +14,6 @@ from pattern_platform.lake.statistics import ColumnStatistics, has_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import polars as pl
 
@@ -36,11 +35,6 @@ def restored(change: ChangeSet, files: pl.DataFrame, snapshot: Snapshot) -> Chan
         add=[*change.add, *_data_files(kept.join(snapshot.files, on="path", how="anti"), snapshot)],
         remove=snapshot.files.join(kept, on="path", how="anti"),
     )
-
-
-def missing_files(table: Path, files: pl.DataFrame) -> list[str]:
-    """The files that are not on disk any more."""
-    return [path for path in files["path"] if not (table / path).exists()]
 
 
 def _data_files(files: pl.DataFrame, snapshot: Snapshot) -> Iterator[DataFile]:

@@ -22,16 +22,16 @@ from pattern_platform.lake.rewrite_table import rewrite_everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pattern_platform.lake.commit import Commit
     from pattern_platform.lake.json_texts import Paths
     from pattern_platform.lake.log_scrub import Action
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
 
 
 def blank_columns(
-    table: Path,
+    table: LakePath,
     columns: Sequence[str],
     rows: pl.Expr,
     payload_fields: Mapping[str, Sequence[str]],
@@ -96,7 +96,7 @@ class _Blanking:
     def is_gone(self, path: str) -> bool:  # noqa: ARG002 - rows stay
         return False
 
-    def scrubbed(self, action: Action, table: Path) -> Action | None:
+    def scrubbed(self, action: Action, table: LakePath) -> Action | None:
         """Files that are gone may have held what is past its retention: their bounds go. Others get new ones."""
         kind, body = next(iter(action.items()))
         if kind not in ("add", "remove") or not body.get("stats") or (table / unquote(body["path"])).exists():

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pattern_platform.errors import InvalidErasureError, MissingTableError, UnsupportedTableError
-from pattern_platform.lake.files import partition_value
+from pattern_platform.lake.files import partition_value, scan_file
+from pattern_platform.lake.object_path import ObjectPath, files_below
 from pattern_platform.lake.snapshot import Snapshot, open_table, refuse_unwritable
+from pattern_platform.lake.statistics import read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from pattern_platform.lake.log_scrub import Action
+    from pattern_platform.lake.object_path import LakePath
 
 _AT_WORK_SECONDS = 600  # a stream writes more often than that
 _MAGIC = b"PAR1"  # how a Parquet file begins
@@ -41,12 +42,12 @@ class Rewrite(Protocol):
         """Whether all of a file goes, for its folder says whose it is."""
         ...
 
-    def scrubbed(self, action: Action, table: Path) -> Action | None:
+    def scrubbed(self, action: Action, table: LakePath) -> Action | None:
         """An action of the log without what it keeps of those rows; None for a file that is gone."""
         ...
 
 
-def opened(table: Path) -> Snapshot:
+def opened(table: LakePath) -> Snapshot:
     """A table whose files may be rewritten.
 
     Raises:
@@ -120,7 +121,7 @@ def count_touched(snapshot: Snapshot, path: str, values: Mapping[str, str | None
 
 def rewritten_rows(snapshot: Snapshot, path: str, values: Mapping[str, str | None], rewrite: Rewrite) -> pl.LazyFrame:
     """The rows of a file as they shall be, with the columns that it has, in the types that Delta Lake knows."""
-    own = pl.read_parquet_schema(snapshot.table / path)
+    own = scan_file(snapshot.table / path).collect_schema()
     rows = _rows(snapshot, path, values)
     return rewrite.rewritten(rows, rows.collect_schema()).select(*own)
 
@@ -128,14 +129,14 @@ def rewritten_rows(snapshot: Snapshot, path: str, values: Mapping[str, str | Non
 def _rows(snapshot: Snapshot, path: str, values: Mapping[str, str | None]) -> pl.LazyFrame:
     """The rows of a file, its partition values among them, and nulls for the columns of the table that it lacks."""
     file = snapshot.table / path
-    own = pl.read_parquet_schema(file)
+    own = scan_file(file).collect_schema()
     given = [_literal(snapshot, column, text) for column, text in values.items() if text and column in snapshot.schema]
     known = {*own, *(column for column, text in values.items() if text)}
     lacking = [pl.lit(None, dtype=dtype).alias(c) for c, dtype in snapshot.schema.items() if c not in known]
     moments = [
         pl.col(c).dt.cast_time_unit("us") for c, t in own.items() if isinstance(t, pl.Datetime) and t.time_unit != "us"
     ]
-    return pl.scan_parquet(file, glob=False, hive_partitioning=False).with_columns(*moments, *given, *lacking)
+    return scan_file(file).with_columns(*moments, *given, *lacking)
 
 
 def _literal(snapshot: Snapshot, column: str, text: str) -> pl.Expr:
@@ -149,30 +150,33 @@ def _literal(snapshot: Snapshot, column: str, text: str) -> pl.Expr:
 # Files on disk ------------------------------------------------------------------------------------------------------
 
 
-def data_files(table: Path) -> Iterator[str]:
+def data_files(table: LakePath) -> Iterator[str]:
     """The data files below a table, whatever they are called, by path below it."""
-    for file in sorted(table.rglob("*")):
-        if file.is_file() and "_delta_log" not in file.relative_to(table).parts and _is_data(file):
-            yield str(file.relative_to(table))
+    for path in files_below(table):
+        if "_delta_log" not in path.split("/") and _is_data(table / path):
+            yield path
 
 
-def _is_data(file: Path) -> bool:
+def _is_data(file: LakePath) -> bool:
     if file.suffix == ".parquet":
         return True
-    with suppress(FileNotFoundError), file.open("rb") as begun:
-        return begun.read(len(_MAGIC)) == _MAGIC
+    with suppress(FileNotFoundError):
+        if isinstance(file, ObjectPath):
+            return file.footer().endswith(_MAGIC)
+        with file.open("rb") as begun:
+            return begun.read(len(_MAGIC)) == _MAGIC
     return False
 
 
-def is_readable(file: Path) -> bool:
+def is_readable(file: LakePath) -> bool:
     """Whether a file has the footer that a Parquet file ends with."""
     try:
-        pq.read_metadata(file)
+        read_footer(file)
     except (OSError, pa.ArrowException):
         return False
     return True
 
 
-def is_at_work(file: Path) -> bool:
+def is_at_work(file: LakePath) -> bool:
     """Whether a file was written to so recently that its writer may be at work on it."""
     return time.time() - file.stat().st_mtime < _AT_WORK_SECONDS

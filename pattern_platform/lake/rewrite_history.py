@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from uuid import uuid4
 
-import polars as pl
-
-from pattern_platform.lake.files import remove_files
+from pattern_platform.lake.files import remove_files, scan_file
 from pattern_platform.lake.immutable import unsealed
 from pattern_platform.lake.lock import table_lock
 from pattern_platform.lake.log_scrub import edit_log, log_files, named_files, read_actions
+from pattern_platform.lake.object_path import LakePath, folders_below, storage_options
 from pattern_platform.lake.rewrite import (
     count_touched,
     data_files,
@@ -28,6 +25,7 @@ from pattern_platform.lake.rewrite import (
     touched_files,
 )
 from pattern_platform.lake.statistics import delta_stats, footer_statistics
+from pattern_platform.lake.whole_file import replace_whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -59,7 +57,7 @@ def rewrite_history(snapshot: Snapshot, rewrite: Rewrite, *, append_only: bool) 
 
     Of an append-only table the live files are rewritten so too: nobody removes them meanwhile.
     """
-    table, new, read = snapshot.table, dict[Path, Path](), dict[Path, tuple[int, int] | None]()
+    table, new, read = snapshot.table, dict[LakePath, LakePath](), dict[LakePath, tuple[int | str, int] | None]()
     live = set() if append_only else {*snapshot.files["path"]}
     with unsealed(table):
         try:
@@ -70,14 +68,15 @@ def rewrite_history(snapshot: Snapshot, rewrite: Rewrite, *, append_only: bool) 
                     file = table / path
                     read[file] = _identity(file)
                     new[file] = file.with_name(f".{uuid4().hex}")
-                    rewritten_rows(snapshot, path, values, rewrite).sink_parquet(new[file], compression="zstd")
+                    rewritten_rows(snapshot, path, values, rewrite).sink_parquet(
+                        str(new[file]), compression="zstd", storage_options=storage_options(table)
+                    )
             with table_lock(table):
                 # Another rewrite in place makes no version: what was read for this one must still be there.
                 if opened(table).version != snapshot.version or any(_identity(f) != read[f] for f in new):
                     return None
                 for file, unfinished in new.items():
-                    shutil.copymode(file, unfinished)
-                    os.replace(unfinished, file)  # noqa: PTH105 - as whole_file, but all of them inside the lock
+                    replace_whole(file, unfinished)
                 kept = kept_in_log(table, rewrite)
                 edit_log(table, partial(_edited, table=table, rewrite=rewrite, replaced=history))
                 remove_files(table, [path for path, values in history.items() if values is None])
@@ -88,8 +87,8 @@ def rewrite_history(snapshot: Snapshot, rewrite: Rewrite, *, append_only: bool) 
     return RewrittenHistory(rows, frozenset(history), kept)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Inode and time of a file; None once a vacuum has removed it."""
+def _identity(file: LakePath) -> tuple[int | str, int] | None:
+    """Inode (or a store's tag) and time of a file; None once a vacuum has removed it."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -117,32 +116,33 @@ def history_of(snapshot: Snapshot, rewrite: Rewrite, *, live: Collection[str]) -
     return found
 
 
-def kept_in_log(table: Path, rewrite: Rewrite) -> int:
+def kept_in_log(table: LakePath, rewrite: Rewrite) -> int:
     """How many files of the log keep something of touched rows."""
     return sum(any(rewrite.scrubbed(a, table) != a for a in read_actions(file)) for file in log_files(table))
 
 
-def _edited(action: Action, table: Path, rewrite: Rewrite, replaced: Collection[str]) -> Action | None:
+def _edited(action: Action, table: LakePath, rewrite: Rewrite, replaced: Collection[str]) -> Action | None:
     """An action with the size that its file has now, and without what it keeps of touched rows."""
     if "add" in action:
         action = {"add": _in_line(action["add"], table, replaced)}
     return rewrite.scrubbed(action, table)
 
 
-def _in_line(add: dict[str, Any], table: Path, replaced: Collection[str]) -> dict[str, Any]:
+def _in_line(add: dict[str, Any], table: LakePath, replaced: Collection[str]) -> dict[str, Any]:
     path = unquote(add["path"])
     file = table / path
     # Those that a rewrite replaced before it was killed are known by their sizes.
     is_new = file.exists() and (path in replaced or file.stat().st_size != add["size"])
     if not is_new or not is_readable(file):
         return add
-    stats = delta_stats(*footer_statistics(file, pl.Schema(pl.read_parquet_schema(file))))
+    stats = delta_stats(*footer_statistics(file, scan_file(file).collect_schema()))
     parsed = {"stats_parsed": None} if "stats_parsed" in add else {}
     return {**add, "size": file.stat().st_size, "stats": stats, **parsed}
 
 
-def _remove_folders(table: Path, rewrite: Rewrite) -> None:
+def _remove_folders(table: LakePath, rewrite: Rewrite) -> None:
     """Remove the folders of partitions that are gone."""
-    for folder in sorted((f for f in table.rglob("*=*") if f.is_dir()), reverse=True):
-        if rewrite.is_gone(f"{folder.relative_to(table)}/") and not any(folder.iterdir()):
+    for name in reversed(folders_below(table)):
+        folder = Path(f"{table}/{name}")
+        if rewrite.is_gone(name) and not any(folder.iterdir()):
             folder.rmdir()

@@ -26,10 +26,10 @@ from pattern_platform.lake.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pattern_platform.lake.commit import Commit
     from pattern_platform.lake.files import DataFile
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.rewrite import Rewrite
     from pattern_platform.lake.snapshot import Snapshot
 
@@ -53,7 +53,7 @@ class Rewritten:
     commits: tuple[Commit, ...] = ()
 
 
-def find(table: Path, rewrite: Rewrite) -> Rewritten:
+def find(table: LakePath, rewrite: Rewrite) -> Rewritten:
     """What a rewrite would do; nothing is written. Raises as :func:`rewrite_everywhere`."""
     snapshot = opened(table)
     live = touched_files(snapshot, rewrite)
@@ -61,7 +61,7 @@ def find(table: Path, rewrite: Rewrite) -> Rewritten:
     return Rewritten(sum(live.values()), frozenset({*live, *history}), kept_in_log(table, rewrite))
 
 
-def rewrite_everywhere(table: Path, rewrite: Rewrite, *, metadata: Mapping[str, object]) -> Rewritten:
+def rewrite_everywhere(table: LakePath, rewrite: Rewrite, *, metadata: Mapping[str, object]) -> Rewritten:
     """Rewrite rows in every version of a table, and what the log keeps of them.
 
     Args:

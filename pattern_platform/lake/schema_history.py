@@ -14,7 +14,7 @@ from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pattern_platform.lake.object_path import LakePath
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SchemaVersion:
     schema: pl.Schema
 
 
-def schema_history(table: Path) -> list[SchemaVersion]:
+def schema_history(table: LakePath) -> list[SchemaVersion]:
     """The schemas that a table had, the oldest first; of commits that the log has lost, nobody knows any more.
 
     Args:

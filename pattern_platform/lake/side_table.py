@@ -14,15 +14,15 @@ from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.window import Window
 
 
 def replace_rows(
-    table: Path,
-    made: Callable[[], tuple[pl.DataFrame, Mapping[str, object]]],
+    table: LakePath,
+    made: Callable[[], tuple[pl.DataFrame | pl.LazyFrame, Mapping[str, object]]],
     window: Window,
     *,
     metadata: Mapping[str, object],
@@ -44,7 +44,7 @@ def replace_rows(
         ChangedTypeError: The table keeps a column with another type.
     """
     snapshot = open_table(table)
-    given = made()[0].schema
+    given = made()[0].lazy().collect_schema()
     schema = {**snapshot.schema, **given} if snapshot else given
     if changed := [c for c, t in snapshot.schema.items() if t != schema[c]] if snapshot else []:
         raise ChangedTypeError(
@@ -54,10 +54,10 @@ def replace_rows(
         )
 
     def plan(current: Snapshot) -> ChangeSet:
-        rows, about = made()
-        complete = rows.lazy().select(
-            pl.col(c) if c in rows.columns else pl.lit(None, dtype=t).alias(c) for c, t in schema.items()
-        )
+        made_rows, about = made()
+        rows = made_rows.lazy()
+        there = rows.collect_schema()
+        complete = rows.select(pl.col(c) if c in there else pl.lit(None, dtype=t).alias(c) for c, t in schema.items())
         files = write_files(complete, table, keys={}, partition_by=partition_by, durable=durable)
         return ChangeSet(add=files, remove=window.split(current.files)[0], written=files, metadata=about)
 

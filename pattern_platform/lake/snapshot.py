@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pattern_platform.errors import MissingVersionError, UnreadableVersionError, UnsupportedTableError
 from pattern_platform.lake.files import scan_files
 from pattern_platform.lake.log import checkpoint_version, commit_file, is_in_log, readable, refuse_torn
+from pattern_platform.lake.object_path import delta_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from deltalake import DeltaTable
+
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.window import Window
 
 _OPEN_TABLES_PER_THREAD = 32
@@ -49,7 +51,7 @@ class _OpenTables(threading.local):
     """The newest snapshots of this thread, the last used last, each with its commit file."""
 
     def __init__(self) -> None:
-        self.by_path: OrderedDict[Path, tuple[Snapshot, tuple[int, int]]] = OrderedDict()
+        self.by_path: OrderedDict[LakePath, tuple[Snapshot, tuple[int | str, int]]] = OrderedDict()
 
 
 _open_tables = _OpenTables()
@@ -72,7 +74,7 @@ class Snapshot:
         handle: The open table; it may move on to later versions.
     """
 
-    table: Path
+    table: LakePath
     table_id: str
     version: int
     schema: pl.Schema
@@ -91,6 +93,13 @@ class Snapshot:
             other.required,
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the live files hold the rows as they are, under their names."""
+        protocol = self.handle.protocol()
+        is_mapped = protocol.min_reader_version == 2  # noqa: PLR2004 - column mapping
+        return not is_mapped and not set(protocol.reader_features or ()) - _READ_FEATURES
+
     def scan(self, window: Window, files: tuple[pl.DataFrame, pl.DataFrame] | None = None) -> pl.LazyFrame:
         """The rows of a window; files that hold no row of it are not opened.
 
@@ -98,9 +107,8 @@ class Snapshot:
             window: Which rows.
             files: What ``window.split(snapshot.files)`` gives, where the caller has asked already.
         """
-        protocol = self.handle.protocol()
-        if protocol.min_reader_version == 2 or set(protocol.reader_features or ()) - _READ_FEATURES:  # noqa: PLR2004 - column mapping
-            return pl.scan_delta(DeltaTable(self.table, version=self.version)).filter(window.rows)
+        if not self.is_plain:
+            return pl.scan_delta(delta_table(self.table, self.version)).filter(window.rows)
         inside, astride = files or window.split(self.files)
         whole = scan_files(self.table, inside, self.schema, self.partition_columns)
         if astride.is_empty():
@@ -113,7 +121,7 @@ class Snapshot:
         return self.handle.transaction_version(app_id) is not None
 
 
-def open_table(table: Path) -> Snapshot | None:
+def open_table(table: LakePath) -> Snapshot | None:
     """The newest version of a table, or None where there is no table.
 
     Args:
@@ -135,12 +143,13 @@ def open_table(table: Path) -> Snapshot | None:
     else:
         try:
             with readable(table):
-                handle = DeltaTable(table)
+                handle = delta_table(table)
         except TableNotFoundError:
             return None
         refuse_torn(table, checkpoint_version(table), handle.version())
         snapshot = _snapshot(table, handle)
-    commit = commit_file(table, snapshot.version)
+    if snapshot is not known:
+        commit = commit_file(table, snapshot.version)
     if commit is not None:
         _open_tables.by_path[table] = snapshot, commit
         if len(_open_tables.by_path) > _OPEN_TABLES_PER_THREAD:
@@ -148,7 +157,7 @@ def open_table(table: Path) -> Snapshot | None:
     return snapshot
 
 
-def open_version(table: Path, version: int) -> Snapshot:
+def open_version(table: LakePath, version: int) -> Snapshot:
     """A given version of a table.
 
     Raises:
@@ -157,7 +166,7 @@ def open_version(table: Path, version: int) -> Snapshot:
         TornCommitError: Its commit file is empty.
     """
     try:
-        handle = DeltaTable(table, version=version)
+        handle = delta_table(table, version)
     except (DeltaError, OverflowError) as error:
         if _is_listed(table, version):
             raise UnreadableVersionError(
@@ -174,7 +183,7 @@ def open_version(table: Path, version: int) -> Snapshot:
     return _snapshot(table, handle)
 
 
-def _is_listed(table: Path, version: int) -> bool:
+def _is_listed(table: LakePath, version: int) -> bool:
     """Whether the names of the log's files alone say that a version can be read; asked after reading it failed."""
     try:
         return is_in_log(version, {path.name for path in (table / "_delta_log").iterdir()})
@@ -182,7 +191,7 @@ def _is_listed(table: Path, version: int) -> bool:
         return False
 
 
-def _snapshot(table: Path, handle: DeltaTable) -> Snapshot:
+def _snapshot(table: LakePath, handle: DeltaTable) -> Snapshot:
     fields = handle.schema().fields
     metadata = handle.metadata()
     files = pl.DataFrame(handle.get_add_actions(flatten=True))

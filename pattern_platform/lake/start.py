@@ -14,10 +14,10 @@ from pattern_platform.errors import (
 )
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.completeness import partition_app_id
+from pattern_platform.lake.files import sizes_of
 from pattern_platform.lake.lineage import refuse_reordered, refuse_superseded, replay_commands
 from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.partitions import keys_between, position_of
-from pattern_platform.lake.restore import missing_files
 from pattern_platform.lake.snapshot import open_version
 from pattern_platform.lake.version_table import read_lineage, version_table_of
 
@@ -110,7 +110,8 @@ def _restorable(current: Snapshot, version: int) -> pl.DataFrame | None:
             why=f"column(s) {listed(changed)} had another type then",
             mend="let the asset make a new table, and replay its partitions",
         )
-    return None if missing_files(current.table, older.files) else older.files
+    there = sizes_of(current.table, older.files["path"].to_list())
+    return older.files if len(there) == older.files.height else None
 
 
 def _is_restorable(current: Snapshot, version: int) -> bool:

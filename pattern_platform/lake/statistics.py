@@ -9,16 +9,19 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from polars._typing import PolarsDataType
+
+    from pattern_platform.lake.object_path import LakePath
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -37,14 +40,19 @@ def has_bounds(dtype: PolarsDataType) -> bool:
     return dtype.is_integer() or dtype.base_type() in (pl.Date, pl.Datetime, pl.String)
 
 
-def footer_statistics(file: Path, schema: pl.Schema) -> tuple[int, dict[str, ColumnStatistics]]:
+def read_footer(file: LakePath) -> pq.FileMetaData:
+    """The footer of a Parquet file; of one on an object store in a single request, mostly."""
+    return pq.read_metadata(file if isinstance(file, Path) else pa.BufferReader(file.footer()))
+
+
+def footer_statistics(file: LakePath, schema: pl.Schema) -> tuple[int, dict[str, ColumnStatistics]]:
     """Number of rows of a Parquet file, and the statistics of its columns; nested columns have none.
 
     Args:
         file: The file, as Polars wrote it.
         schema: Columns with their types.
     """
-    footer = pq.read_metadata(file)
+    footer = read_footer(file)
     statistics: dict[str, ColumnStatistics] = {}
     for index in range(footer.num_columns):
         name = footer.schema.column(index).path

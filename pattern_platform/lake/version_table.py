@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 from deltalake.exceptions import DeltaError
 
-from pattern_platform.errors import MissingTableError, PatternPlatformError, UnsupportedStorageError
+from pattern_platform.errors import MissingTableError, PatternPlatformError
 from pattern_platform.lake.lineage import Lineage, Record, read_commits, tip_of
+from pattern_platform.lake.location import root_of
 from pattern_platform.lake.side_table import replace_rows
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.window import Window
@@ -23,6 +23,7 @@ from pattern_platform.lake.window import Window
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pattern_platform.lake.object_path import AnyLakePath, LakePath
     from pattern_platform.lake.snapshot import Snapshot
 
 SUFFIX = "__versions"
@@ -46,7 +47,7 @@ def read_version_table(table_uri: str, storage_options: Mapping[str, str] | None
 
     Args:
         table_uri: The data table, as in its metadata ``dagster/uri``.
-        storage_options: None: tables are on local and mounted file systems.
+        storage_options: How the object store is reached that the table is on; None for a local one.
 
     Returns:
         A row for each partition: ``execution_time`` (the partition key), ``table_version``, ``status`` (``current``, or
@@ -54,16 +55,9 @@ def read_version_table(table_uri: str, storage_options: Mapping[str, str] | None
 
     Raises:
         MissingTableError: There is no table.
-        UnsupportedStorageError: The table is on an object store.
+        UnsupportedStorageError: The table is on an object store and no options are given, or the other way round.
     """
-    path = table_uri.removeprefix("file://")
-    if "://" in path or storage_options:
-        raise UnsupportedStorageError(
-            f"table {table_uri!r} was refused",
-            why="this version reads local and mounted file systems only",
-            mend="give the path of the table, without storage options",
-        )
-    snapshot = open_table(Path(path.removesuffix(SUFFIX)).absolute())
+    snapshot = open_table(root_of(table_uri.removesuffix(SUFFIX), storage_options))
     if snapshot is None:
         raise MissingTableError(
             f"the version table of {table_uri!r} was refused",
@@ -73,9 +67,9 @@ def read_version_table(table_uri: str, storage_options: Mapping[str, str] | None
     return version_frame(read_lineage(snapshot)).select(COLUMNS)
 
 
-def version_table_of(table: Path) -> Path:
+def version_table_of(table: AnyLakePath) -> AnyLakePath:
     """Directory of the version table."""
-    return table.with_name(table.name + SUFFIX)
+    return cast("AnyLakePath", table.with_name(table.name + SUFFIX))
 
 
 def read_lineage(snapshot: Snapshot) -> Lineage:
@@ -86,7 +80,7 @@ def read_lineage(snapshot: Snapshot) -> Lineage:
     return lineage
 
 
-def write_version_table(table: Path) -> Lineage:
+def write_version_table(table: LakePath) -> Lineage:
     """Bring the version table in line with the data table, where it is not.
 
     Args:
@@ -124,7 +118,7 @@ def _as_stored(lineage: Lineage, snapshot: Snapshot) -> tuple[pl.DataFrame, dict
 class _LastRead(threading.local):
     """What this thread read last, for a run asks several times."""
 
-    of: tuple[Path, str, Lineage] | None = None
+    of: tuple[LakePath, str, Lineage] | None = None
 
     def lineage(self, snapshot: Snapshot) -> Lineage | None:
         table, table_id, lineage = self.of or (None, None, None)

@@ -135,9 +135,9 @@ class Window:
         Returns:
             A row for each pair: ``key``, ``path``, and ``sure`` where every row of the file is the partition's.
         """
-        overlaps = (self._piece_overlaps(c, values=values) for c, values in self._holds_values.items())
-        sure = reduce(and_, (self._piece_holds(c, values=values) for c, values in self._holds_values.items()))
-        return self._piece_frame.join_where(files, *overlaps).select("key", "path", sure=sure)
+        overlaps = (self._piece_overlaps(c, values=values) for c, values in self.holds_values.items())
+        sure = reduce(and_, (self._piece_holds(c, values=values) for c, values in self.holds_values.items()))
+        return self.piece_frame.join_where(files, *overlaps).select("key", "path", sure=sure)
 
     def present(self, files: pl.DataFrame) -> tuple[set[str], set[str]]:
         """Which partition keys have files.
@@ -155,12 +155,14 @@ class Window:
         return sure, set(pairs["key"]) - sure
 
     @cached_property
-    def _holds_values(self) -> dict[str, bool]:
+    def holds_values(self) -> dict[str, bool]:
+        """Whether the pieces allow single values of a column, or ranges; by column."""
         bounds = next(iter(self.pieces.values()))
         return {column: bound.is_value for column, bound in zip(self.columns, bounds, strict=True)}
 
     @cached_property
-    def _piece_frame(self) -> pl.DataFrame:
+    def piece_frame(self) -> pl.DataFrame:
+        """The pieces, one a row: ``key``, and ``from.<column>`` and ``to.<column>`` of each column."""
         frame = {"key": pl.Series(list(self.pieces), dtype=pl.String)}
         for position, (column, dtype) in enumerate(self.columns.items()):
             bounds = [piece[position] for piece in self.pieces.values()]

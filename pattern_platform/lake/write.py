@@ -9,12 +9,13 @@ from pattern_platform.lake.completeness import WHOLE_TABLE, partition_app_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import dagster as dg
     import polars as pl
 
-    from pattern_platform.lake.declarations import TableDeclaration
+    from pattern_platform.lake.batch import Batch
+    from pattern_platform.lake.declarations import MergerDeclaration, TableDeclaration
+    from pattern_platform.lake.object_path import LakePath
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.window import Window
 
@@ -28,26 +29,31 @@ class Write:
         table: Directory of the table.
         snapshot: The table as it was found; None before the first write.
         schema: Columns of the table, with those that this batch adds at the end.
-        rows: The batch with exactly these columns and types, and the columns that the declaration does not store.
+        batch: Rows with exactly these columns and types, and the columns that the declaration does not store.
         keys: Partition keys of the run; None for an asset without partitions.
         definition: Partitions of the asset.
         window: The rows that the run owns.
-        rows_are_checked: Whether every row is known to be inside; a lazy batch is known only once it is written.
+        rows_are_checked: Whether rows outside are refused before they are written; lazy ones are looked at afterwards.
         declaration: What the asset declares.
         metadata: What the commit records about its run.
     """
 
     name: str
-    table: Path
+    table: LakePath
     snapshot: Snapshot | None
     schema: pl.Schema
-    rows: pl.LazyFrame
+    batch: Batch
     keys: Sequence[str] | None
     definition: dg.PartitionsDefinition | None
     window: Window
     rows_are_checked: bool
     declaration: TableDeclaration
     metadata: Mapping[str, object]
+
+    @property
+    def merger(self) -> MergerDeclaration:
+        """What an asset declares that is known to be merged by key."""
+        return cast("MergerDeclaration", self.declaration)
 
     @property
     def app_ids(self) -> list[str]:

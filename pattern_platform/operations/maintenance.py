@@ -6,7 +6,6 @@ One table that fails stops none of the others; the run fails at its end with all
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,6 +16,7 @@ from pattern_platform.errors import PatternPlatformError
 from pattern_platform.lake.declarations import MergerDeclaration, parse
 from pattern_platform.lake.io_manager import DeltaIOManager, Durability
 from pattern_platform.lake.maintenance import checkpoint, compact, orphans, vacuum
+from pattern_platform.lake.object_path import LakePath
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.version_table import version_table_of
 from pattern_platform.patterns.idempotency.merger import quarantine_of
@@ -48,7 +48,7 @@ class _Table:
     """
 
     name: str
-    path: Path
+    path: LakePath
     sort_by: tuple[str, ...] | None
     durable: bool
 

@@ -78,10 +78,13 @@ class PlatformCollector(Collector):
     Args:
         instance: Whose event log is read.
         namespace: A label of every sample.
+        storage_options: How the object store is reached that tables are on.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, namespace: str) -> None:
-        self._instance, self._namespace = instance, namespace
+    def __init__(
+        self, instance: dg.DagsterInstance, namespace: str, storage_options: Mapping[str, str] | None = None
+    ) -> None:
+        self._instance, self._namespace, self._storage_options = instance, namespace, storage_options
         self._assets: dict[dg.AssetKey, _Asset] = {}
         self._lock = Lock()  # a scrape for each thread of the server
 
@@ -133,7 +136,7 @@ class PlatformCollector(Collector):
             "rejected": _first(numbers, _REJECTED),
             "lateness": numbers.get(LATENESS_SECONDS),
             "freshness": max(time.time() - entry.timestamp, 0.0),
-            "superseded": _superseded(entry.asset_materialization),
+            "superseded": _superseded(entry.asset_materialization, self._storage_options),
         }
         return {name: value for name, value in sample.items() if value is not None}
 
@@ -150,18 +153,24 @@ class PlatformCollector(Collector):
                 sample["duration"] = record.end_time - record.start_time
 
 
-def exposition(instance: dg.DagsterInstance, namespace: str) -> bytes:
+def exposition(instance: dg.DagsterInstance, namespace: str, storage_options: Mapping[str, str] | None = None) -> bytes:
     """The metrics as a text of the OpenMetrics format.
 
     Args:
         instance: Whose event log is read.
         namespace: A label of every sample.
+        storage_options: As of :class:`PlatformCollector`.
     """
-    return generate_latest(_registry(instance, namespace))
+    return generate_latest(_registry(PlatformCollector(instance, namespace, storage_options)))
 
 
 def serve(
-    instance: dg.DagsterInstance, namespace: str, port: int, *, host: str = "127.0.0.1"
+    instance: dg.DagsterInstance,
+    namespace: str,
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    storage_options: Mapping[str, str] | None = None,
 ) -> tuple[WSGIServer, Thread]:
     """Serve the metrics at ``/metrics``, in threads of this process. The event log is read before the first scrape.
 
@@ -170,11 +179,12 @@ def serve(
         namespace: A label of every sample.
         port: Where to listen; any free port when 0.
         host: Address to listen on.
+        storage_options: As of :class:`PlatformCollector`.
 
     Raises:
         BusyPortError: Something else listens there, or it may not be used.
     """
-    registry = _registry(instance, namespace)
+    registry = _registry(PlatformCollector(instance, namespace, storage_options))
     list(registry.collect())
     try:
         return start_http_server(port, addr=host, registry=registry)
@@ -186,9 +196,9 @@ def serve(
         ) from error
 
 
-def _registry(instance: dg.DagsterInstance, namespace: str) -> CollectorRegistry:
+def _registry(collector: PlatformCollector) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(PlatformCollector(instance, namespace))
+    registry.register(collector)
     return registry
 
 
@@ -206,12 +216,12 @@ def _first(numbers: Mapping[str, float], names: Iterable[str]) -> float | None:
     return next((numbers[name] for name in names if name in numbers), None)
 
 
-def _superseded(materialization: dg.AssetMaterialization) -> int | None:
+def _superseded(materialization: dg.AssetMaterialization, storage_options: Mapping[str, str] | None) -> int | None:
     """How many partitions of a stateful merger wait for their replay, as its version table says now."""
     metadata = materialization.metadata
     if _SUPERSEDED not in metadata or _URI not in metadata:
         return None
     try:
-        return read_version_table(str(metadata[_URI].value)).filter(status="superseded").height
+        return read_version_table(str(metadata[_URI].value), storage_options).filter(status="superseded").height
     except PatternPlatformError:
         return None  # the table was removed, or cannot be read just now: a scrape says nothing of it

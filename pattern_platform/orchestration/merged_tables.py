@@ -1,12 +1,12 @@
 """Merged tables in Dagster: the version table as an asset, and checks of what no single partition tells."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import polars as pl
 
+from pattern_platform.lake.object_path import LakePath, storage_options
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.version_table import (
     COLUMNS,
@@ -72,7 +72,8 @@ def superseded_check(asset: dg.AssetKey, io_manager_key: str) -> dg.AssetChecksD
         required_resource_keys={io_manager_key},
     )
     def no_superseded_partition(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        versions = read_version_table(str(_table(context.resources, io_manager_key, asset)))
+        table = _table(context.resources, io_manager_key, asset)
+        versions = read_version_table(str(table), storage_options(table))
         return replay_result(asset, _superseded(versions), named="superseded", partitions=versions.height)
 
     return no_superseded_partition
@@ -106,7 +107,7 @@ def unique_in_table_check(asset: dg.AssetKey, columns: Sequence[str], io_manager
     return is_unique
 
 
-def _table(resources: Any, io_manager_key: str, asset: dg.AssetKey) -> Path:  # noqa: ANN401 - a class made at run time
+def _table(resources: Any, io_manager_key: str, asset: dg.AssetKey) -> LakePath:  # noqa: ANN401 - a class made at run time
     manager = getattr(resources, io_manager_key)
     return cast("DeltaIOManager", manager).table_path(asset)
 

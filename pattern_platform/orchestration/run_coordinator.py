@@ -15,6 +15,7 @@ In ``dagster.yaml``::
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster import Field, QueuedRunCoordinator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 NAMESPACE = "pattern_platform/namespace"
 _OWN = ("namespace", "logs")
 _NOT_OF_RUNS = "dagster/kind/"  # what an asset is made of, stored as tags
+_KUBERNETES = "dagster-k8s/config"  # no asset tag can hold it: their values are short words
 
 
 class AssetTagRunCoordinator(QueuedRunCoordinator):
@@ -40,6 +42,9 @@ class AssetTagRunCoordinator(QueuedRunCoordinator):
     A tag that was given at launch stays, unless its key has a limit: then the asset's counts. Where assets of one run
     differ in a tag, the run gets none of them; where the key has a limit, the run is failed with a message, because
     one run cannot be counted under two values. A limit on a key of its own, as the runners have, knows no such case.
+
+    The metadata ``dagster-k8s/config`` of an asset, what its pod asks for, becomes a tag likewise: ``K8sRunLauncher``
+    reads that of runs alone.
 
     Daemon and webserver load it, so it is here that they begin to write their logs where those of the runs are.
     """
@@ -75,7 +80,8 @@ class AssetTagRunCoordinator(QueuedRunCoordinator):
             graph.get_materialization_asset_keys_for_job(run.job_name) if run.asset_check_selection is None else ()
         )
         limited = {limit["key"] for limit in self.get_run_queue_config().tag_concurrency_limits}
-        tags = _values(graph.get(key).tags for key in selected if graph.has(key))
+        assets = [graph.get(key) for key in selected if graph.has(key)]
+        tags = _values([*(asset.tags for asset in assets), *(_resources(asset.metadata) for asset in assets)])
         if disputed := [key for key, values in tags.items() if len(values) > 1 and key in limited]:
             key = disputed[0]
             self._instance.report_run_failed(
@@ -92,6 +98,11 @@ class AssetTagRunCoordinator(QueuedRunCoordinator):
         if added:
             self._instance.add_run_tags(run.run_id, added)
         return super().submit_run(context)
+
+
+def _resources(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What a pod of the asset asks for, as ``K8sRunLauncher`` reads it."""
+    return {key: json.dumps(metadata[key].value, sort_keys=True) for key in (_KUBERNETES,) if key in metadata}
 
 
 def _values(tags: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:

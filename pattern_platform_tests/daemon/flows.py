@@ -61,6 +61,8 @@ estimate = plain("estimate", DAYS, deps=[parts], automation_condition=unaligned_
 PARKED = concurrent_runner("parked", 1).tags
 parked = plain("parked", tags=PARKED)
 parked_job = dg.define_asset_job("parked_job", [parked])
+RESOURCES = {"container_config": {"resources": {"requests": {"memory": "8Gi"}}}}
+parked_with_memory = plain("parked_with_memory", tags=PARKED, metadata={"dagster-k8s/config": RESOURCES})
 wanted = dg.AutomationCondition.missing() & ~dg.AutomationCondition.in_progress()
 parked_by_condition = plain("parked_by_condition", tags=PARKED, automation_condition=wanted)
 
@@ -93,7 +95,7 @@ defs = dg.Definitions(
         plain("tenant_a", tags={"tenant": "a"}),
         plain("tenant_b", tags={"tenant": "b"}),
         plain("parked_days", DAYS, tags=PARKED),
-        *[parts, day, estimate, parked, parked_by_condition, handed],
+        *[parts, day, estimate, parked, parked_by_condition, parked_with_memory, handed],
     ],
     jobs=[
         parked_job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from pattern_platform_tests.daemon.flows import RESOURCES
 from pattern_platform_tests.daemon.stack import LIMITS
 
 if TYPE_CHECKING:
@@ -80,6 +82,12 @@ def test_an_asset_brings_its_tags_to_its_run(stack: Stack, way: str) -> None:
     run, *_ = stack.wait(lambda: WAYS[way](stack), f"a run by {way}")
     stack.wait_for([run], QUEUED)  # a run is there a moment before it is submitted
     assert stack.tags(run)[PARKED] == "1"
+
+
+def test_what_a_pod_of_an_asset_asks_for_reaches_its_run(stack: Stack) -> None:
+    run = stack.launch("parked_with_memory")
+    stack.wait_for([run], QUEUED)
+    assert json.loads(stack.tags(run)["dagster-k8s/config"]) == RESOURCES
 
 
 def test_a_limit_binds_every_way_to_launch(stack: Stack) -> None:

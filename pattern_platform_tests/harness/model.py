@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,7 +20,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+
+    from pattern_platform.lake.object_path import LakePath
 
 KEYS = [f"p{n}" for n in range(8)]
 Row = tuple[Any, ...]
@@ -54,19 +56,25 @@ def rows_of(handle: DeltaTable) -> list[Row]:
     return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
 
-def read(table: Path, version: int | None = None) -> tuple[int, list[Row]]:
+def handle_of(table: LakePath, version: int | None = None) -> DeltaTable:
+    """A table, on a disk or an object store, as delta-rs opens it."""
+    options = {} if isinstance(table, Path) else dict(table.options)
+    return DeltaTable(str(table), version=version, storage_options=options)
+
+
+def read(table: LakePath, version: int | None = None) -> tuple[int, list[Row]]:
     """Version and rows of a table; version -1 where there is none."""
     try:
-        handle = DeltaTable(table, version=version)
+        handle = handle_of(table, version)
     except TableNotFoundError:
         return -1, []
     return handle.version(), rows_of(handle)
 
 
-def read_statuses(versions: Path) -> list[tuple[str, str, int]]:
+def read_statuses(versions: LakePath) -> list[tuple[str, str, int]]:
     """Partition, status and version of a version table; nothing where there is none."""
     try:
-        table = pa.table(DeltaTable(versions).to_pyarrow_table())
+        table = pa.table(handle_of(versions).to_pyarrow_table())
     except TableNotFoundError:
         return []
     columns = (table.column(name).to_pylist() for name in ("execution_time", "status", "table_version"))
@@ -177,13 +185,13 @@ class History:
         table: Directory of the table.
     """
 
-    table: Path
+    table: LakePath
     state: State = field(default_factory=State)
     states: dict[int, State] = field(default_factory=dict)
     asked: dict[str, Operation] = field(default_factory=dict)
     landed: dict[str, list[int]] = field(default_factory=dict)
 
-    def moved(self, table: Path) -> History:
+    def moved(self, table: LakePath) -> History:
         """The same history, of a copy of the table."""
         landed = {run: [*made] for run, made in self.landed.items()}
         return History(table, self.state, {**self.states}, {**self.asked}, landed)
@@ -299,7 +307,7 @@ class History:
             raise Violation(f"version table {reported} names other versions of {odd} than {made}")
 
 
-def orphans_on_disk(table: Path) -> set[str]:
+def orphans_on_disk(table: LakePath) -> set[str]:
     """The data files that no commit of the log names."""
     named = set()
     for path in sorted((table / "_delta_log").glob("*.json")):
@@ -311,7 +319,7 @@ def orphans_on_disk(table: Path) -> set[str]:
     return {path for path in on_disk if not path.startswith("_delta_log/")} - named
 
 
-def check_orphans(table: Path, reported: Callable[[], set[str]]) -> set[str]:
+def check_orphans(table: LakePath, reported: Callable[[], set[str]]) -> set[str]:
     """The report names exactly the files that no commit does."""
     expected, found = orphans_on_disk(table), reported()
     if found != expected:

@@ -25,6 +25,8 @@ from pattern_platform_tests.harness.model import Operation, Violation
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pattern_platform.lake.object_path import LakePath
+
 _SECONDS = 100.0  # after which a writer counts as hanging
 
 
@@ -46,9 +48,11 @@ class Writer:
         """What is readable when it says something, or dies."""
         return self._connection.fileno()
 
-    def ask(self, operation: Operation | str, root: Path, **more: object) -> int:
+    def ask(self, operation: Operation | str, root: LakePath, **more: object) -> int:
         """Have it do something; returns the number of the request."""
         self._asked += 1
+        if not isinstance(root, Path):
+            more["store"] = dict(root.options)
         message = operation.message() if isinstance(operation, Operation) else {"do": operation}
         line = json.dumps({**message, "id": self._asked, "root": str(root), **more})
         self._connection.sendall(line.encode() + b"\n")
@@ -92,7 +96,7 @@ class Writer:
         if "run" in message and "asked" in message:
             self.runs[message["asked"]] = message["run"]
 
-    def do(self, operation: Operation | str, root: Path, **more: object) -> dict[str, Any]:
+    def do(self, operation: Operation | str, root: LakePath, **more: object) -> dict[str, Any]:
         """Ask, and wait for the answer."""
         self.ask(operation, root, **more)
         return self.answer()

@@ -22,6 +22,7 @@ from deltalake import DeltaTable, write_deltalake
 from pattern_platform import read_version_table
 from pattern_platform.lake.lock import _LOCK_FILE
 from pattern_platform.lake.maintenance import orphans
+from pattern_platform.lake.object_path import storage_options
 from pattern_platform.lake.version_table import version_table_of
 from pattern_platform_tests.harness.model import (
     WRITERS,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pattern_platform.lake.object_path import LakePath
+
 pytestmark = needs_linux
 KINDS = [*WRITERS, "compact", "vacuum"]
 SETTINGS = {"options": {"table_properties": {"delta.checkpointInterval": "4"}}}
@@ -54,7 +57,7 @@ class Table:
     """A table, those who write and read it, and what is known of it."""
 
     zygote: Zygote
-    root: Path
+    root: LakePath
     kind: str
     rng: random.Random
     happened: Counter[str] = field(default_factory=Counter)
@@ -67,9 +70,12 @@ class Table:
         self.acknowledged: list[tuple[float, int]] = []
         self.orphans: set[str] = set()
         self.usual = 12  # events of an operation
-        self.watch = Watch(self.root)
+        self.watch = self._watch()
         self.reader = self.zygote.fork()
         self.reader.ask("read", self.root)
+
+    def _watch(self) -> Any:
+        return Watch(self.root)
 
     def close(self) -> None:
         self.watch.close()
@@ -163,8 +169,8 @@ class Table:
         return bool(new)
 
     def check_reported_versions(self) -> None:
-        versions = read_version_table(str(self.path)).select("execution_time", "status", "table_version").rows()
-        self.history.check_statuses(versions)
+        reported = read_version_table(str(self.path), storage_options(self.path))
+        self.history.check_statuses(reported.select("execution_time", "status", "table_version").rows())
 
     def check_version_table(self) -> None:
         """The stored one, as delta-rs reads it."""
@@ -180,7 +186,7 @@ class Table:
 
     def check_undisturbed(self) -> None:
         """The same operations, by one process that nobody disturbs, end in the same table."""
-        other = Table(self.zygote, self.root.with_name(self.root.name + "-undisturbed"), self.kind, self.rng)
+        other = type(self)(self.zygote, self.root.with_name(self.root.name + "-undisturbed"), self.kind, self.rng)
         try:
             writer = other.zygote.fork()
             for operation in self.done:
@@ -194,14 +200,16 @@ class Table:
             other.close()
 
 
-def kill_loop(zygote: Zygote, folder: Path, kind: str, kills: int, rng: random.Random) -> tuple[Counter[str], int]:
+def kill_loop(
+    zygote: Zygote, folder: LakePath, kind: str, kills: int, rng: random.Random, made: type[Table] = Table
+) -> tuple[Counter[str], int]:
     """Kill writers, over and over, on a few tables."""
     happened: Counter[str] = Counter()
     reads = life = 0
     while happened.total() < kills:
         life += 1
         end = min(kills, happened.total() + min(_KILLS_OF_A_TABLE, (kills + 1) // 2))
-        table = Table(zygote, folder / f"life{life}", kind, rng, happened)
+        table = made(zygote, folder / f"life{life}", kind, rng, happened)
         try:
             reads += _life(table, end)
         finally:

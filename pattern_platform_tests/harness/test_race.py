@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from pattern_platform import read_version_table
 from pattern_platform.lake import version_table as version_table_module
 from pattern_platform.lake.maintenance import orphans
+from pattern_platform.lake.object_path import storage_options
 from pattern_platform.lake.version_table import version_table_of
 from pattern_platform_tests.harness.model import (
     KEYS,
@@ -40,7 +42,8 @@ from pattern_platform_tests.harness.writer import do
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from pattern_platform.lake.object_path import LakePath
 
 pytestmark = needs_linux
 WRITING = 3
@@ -65,7 +68,7 @@ class Round:
         failed: How often what failed, over all rounds.
     """
 
-    root: Path
+    root: LakePath
     kind: str
     rng: random.Random
     maintained: Sequence[str] = ()
@@ -150,7 +153,8 @@ class Round:
     def _judge_versions(self, history: History) -> None:
         """What was recorded can be restored, vacuum or not; the version table is that of the newest commit."""
         history.check_recorded()
-        versions = read_version_table(str(history.table)).select("execution_time", "status", "table_version").rows()
+        reported = read_version_table(str(history.table), storage_options(history.table))
+        versions = reported.select("execution_time", "status", "table_version").rows()
         history.check_statuses(versions)
         history.check_statuses(read_statuses(version_table_of(history.table)))
 
@@ -163,7 +167,7 @@ class Round:
         return history.check_reads([*reads, message], acknowledged)
 
 
-def race(zygote: Zygote, folder: Path, kind: str, rounds: int, seed: int) -> None:
+def race(zygote: Zygote, folder: LakePath, kind: str, rounds: int, seed: int) -> None:
     """Rounds with the same processes, each on a new table."""
     rng = random.Random(seed)
     everybody = [zygote.fork() for _ in range(WRITING + 3)]
@@ -179,7 +183,8 @@ def race(zygote: Zygote, folder: Path, kind: str, rounds: int, seed: int) -> Non
             except Violation as error:
                 raise Violation(f"seed {seed}, round {number}, {kind} beside {maintained}: {error}") from error
             acknowledged += one.acknowledged
-            shutil.rmtree(one.root)
+            if isinstance(one.root, Path):
+                shutil.rmtree(one.root)
     finally:
         for writer in everybody:
             writer.close()

@@ -29,8 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
+from dagster_deltalake import S3Config
+from dagster_deltalake.config import ClientConfig
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
+from pattern_platform.lake.location import root_of
 from pattern_platform.lake.maintenance import compact, vacuum
 from pattern_platform.lake.version_table import version_table_of
 from pattern_platform.patterns.idempotency.data_overwrite import DataOverwriteIOManager
@@ -42,6 +45,8 @@ from pattern_platform_tests.harness.model import KEYS, WRITERS, digest, read, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from pattern_platform.lake.object_path import LakePath
+
 MANAGERS = {"overwrite": DataOverwriteIOManager, "merger": MergerIOManager, "stateful": StatefulMergerIOManager}
 MERGING = {"merge_keys": ["k"], "soft_delete": "gone", "partition_by": ["g"]}
 SCHEMAS = {
@@ -51,6 +56,7 @@ SCHEMAS = {
 TABLE = "table"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 NO_TIME = timedelta(0)
+_LOOK, _LOOK_FAR = 0.0005, 0.02  # seconds between two looks for a commit, on a disk and on an object store
 
 Message = dict[str, Any]
 
@@ -81,9 +87,24 @@ def instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.ephemeral()
 
 
+def root_of_table(message: Message) -> LakePath:
+    """Where a table is, on a disk or an object store."""
+    return root_of(message["root"], message.get("store"))
+
+
+def storage_of(message: Message) -> dict[str, Any]:
+    """The same as arguments of an IO manager."""
+    if "store" not in message:
+        return {"root_uri": message["root"]}
+    store = message["store"]
+    known = {name: value for name, value in store.items() if name in S3Config.model_fields}
+    client = ClientConfig(allow_http=store.get("allow_http") == "True")
+    return {"root_uri": message["root"], "storage": S3Config(**known), "client_options": client}
+
+
 def do(message: Message, channel: Channel) -> Message:
     """One operation, from the message to the answer."""
-    table = Path(message["root"]) / TABLE
+    table = root_of_table(message) / TABLE
     if message.get("until_told"):
         return maintain_until_told(message, channel)
     if message["do"] == "compact":
@@ -116,7 +137,7 @@ def materialize(message: Message, channel: Channel) -> Message:
             BY_HAND[by_hand](Path(message["root"]) / TABLE, message, runs[0], channel)
         return pl.DataFrame(message["rows"], schema=SCHEMAS[kind], orient="row")
 
-    manager = MANAGERS[kind](root_uri=message["root"], **message.get("options", {}))
+    manager = MANAGERS[kind](**storage_of(message), **message.get("options", {}))
     result = dg.materialize(
         [asset],
         instance=instance(),
@@ -129,7 +150,7 @@ def materialize(message: Message, channel: Channel) -> Message:
     return {"version": metadata["delta/version"].value, "run": runs[0]}
 
 
-def read_until_told(table: Path, channel: Channel) -> Message:
+def read_until_told(table: LakePath, channel: Channel) -> Message:
     """Read the table over and over, and tell each state that was seen: from when to when, and how often."""
     os.nice(10)
     versions = version_table_of(table)
@@ -161,11 +182,11 @@ def maintain_until_told(message: Message, channel: Channel) -> Message:
     os.nice(10)
     done, failed, texts = 0, Counter[str](), {}
     once = {**message, "until_told": False}
-    log = Path(message["root"]) / TABLE / "_delta_log"
+    log = root_of_table(message) / TABLE / "_delta_log"
     version = 0
     while not channel.waiting():
         if not (log / f"{version:020}.json").exists():
-            time.sleep(0.0005)  # no event of its own marks a commit
+            time.sleep(_LOOK if isinstance(log, Path) else _LOOK_FAR)  # no event of its own marks a commit
             continue
         try:
             do(once, channel)

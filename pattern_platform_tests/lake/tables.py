@@ -17,13 +17,15 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from pattern_platform import DataOverwriteIOManager
+from pattern_platform.lake.object_path import delta_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from deltalake import DeltaTable
 
     from pattern_platform import PatternPlatformError
     from pattern_platform.lake.io_manager import DeltaIOManager
@@ -120,9 +122,12 @@ class Written:
 
 @dataclass(frozen=True)
 class Table:
-    """An asset and its table; what its runs return is given to :meth:`write`."""
+    """An asset and its table; what its runs return is given to :meth:`write`.
 
-    root: Path
+    One on an object store has a root there, and ``options`` that say how it is reached.
+    """
+
+    root: Any  # a Path, or an ObjectPath
     definition: dg.PartitionsDefinition | None = None
     partition_expr: object = "moment"
     key: tuple[str, ...] = ("table",)
@@ -133,12 +138,12 @@ class Table:
     io_manager: type[DeltaIOManager] = DataOverwriteIOManager
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Any:
         return self.root.joinpath(*self.key)
 
     @property
     def handle(self) -> DeltaTable:
-        return DeltaTable(self.path)
+        return delta_table(self.path)
 
     @property
     def version(self) -> int:
@@ -150,7 +155,7 @@ class Table:
 
     def rows(self, version: int | None = None) -> pl.DataFrame:
         """What delta-rs reads."""
-        return pl.DataFrame(DeltaTable(self.path, version=version).to_pyarrow_table())
+        return pl.DataFrame(delta_table(self.path, version).to_pyarrow_table())
 
     def asset(self, value: object = None, *, single_run: bool = False) -> dg.AssetsDefinition:
         """The asset; a callable value is called in the run, with its context."""

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pattern_platform.errors import CommitConflictError, InexpressiblePartitionError, UnsupportedTableError
-from pattern_platform.patterns.idempotency import data_overwrite
+from pattern_platform.lake import batch as batch_module
 from pattern_platform_tests.lake.tables import Table
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ def batch(key: str, n: int, **columns: object) -> pl.DataFrame:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Act once, after the files of a batch were written and before they are committed."""
-    write_files = data_overwrite.write_files
+    write_files = batch_module.write_files
 
     def written(*arguments: object, **options: object) -> object:
         files = write_files(*arguments, **options)
-        monkeypatch.setattr(data_overwrite, "write_files", write_files)
+        monkeypatch.setattr(batch_module, "write_files", write_files)
         act()
         return files
 
-    monkeypatch.setattr(data_overwrite, "write_files", written)
+    monkeypatch.setattr(batch_module, "write_files", written)
 
 
 @pytest.fixture

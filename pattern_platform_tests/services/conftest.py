@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pattern_platform_tests.services import servers
+from pattern_platform_tests.services import servers, stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pattern_platform_tests.services.servers import Server
+    from pattern_platform_tests.services.stores import ObjectStore
 
 _HERE = Path(__file__).parent
 _NUMBERS = count(1)
@@ -69,3 +70,34 @@ def postgres_uri(postgres_server: Server) -> Iterator[str]:
     yield postgres_server.url.removesuffix("postgres") + name
     postgres_server.start()
     servers.execute(postgres_server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def _seaweed() -> Iterator[Server]:
+    with stores.seaweed_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _moto() -> Iterator[Server]:
+    with stores.moto_server() as server:
+        yield server
+
+
+@pytest.fixture
+def seaweed_server(_seaweed: Server) -> Server:
+    """The server, to be stopped and started again, and running, whatever the test before left behind."""
+    _seaweed.start()
+    return _seaweed
+
+
+@pytest.fixture
+def object_store(seaweed_server: Server) -> ObjectStore:
+    """A folder of SeaweedFS that nobody has used."""
+    return stores.ObjectStore(seaweed_server.url).fresh()
+
+
+@pytest.fixture
+def moto_store(_moto: Server) -> ObjectStore:
+    """A folder of moto, which checks no signatures, that nobody has used."""
+    return stores.ObjectStore(_moto.url).fresh()

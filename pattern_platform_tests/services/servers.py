@@ -73,7 +73,7 @@ class Server:
         while True:
             try:
                 self.ask(self.url)
-            except (redis.RedisError, dbapi.Error) as error:
+            except (redis.RedisError, dbapi.Error, OSError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise ServerError(f"{command} does not answer. It says:\n{self.log}") from error
                 time.sleep(0.02)
@@ -164,20 +164,20 @@ def _installed(name: str, programs: list[Path]) -> Path:
 
 
 @contextmanager
-def redis_server() -> Iterator[Server]:
+def redis_server(host: str = _HOST) -> Iterator[Server]:
     """Redis, in memory alone: what it had is gone when it is started again, as in a cache."""
     found = shutil.which("redis-server")
     program = _installed("redis-server", [Path(found)] if found else [])
     port = free_port()
     with _folder() as folder:
-        command = [str(program), "--bind", _HOST, "--port", str(port), "--dir", str(folder)]
-        command += ["--save", "", "--appendonly", "no"]
-        with Server(f"redis://{_HOST}:{port}/0", folder, command, ping, signal.SIGTERM) as server:
+        command = [str(program), "--bind", host, "--port", str(port), "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "no", "--protected-mode", "yes" if host == _HOST else "no"]
+        with Server(f"redis://{host}:{port}/0", folder, command, ping, signal.SIGTERM) as server:
             yield server
 
 
 @contextmanager
-def postgres_server() -> Iterator[Server]:
+def postgres_server(host: str = _HOST) -> Iterator[Server]:
     """PostgreSQL, far from UTC, so that a time which is not told its zone is seen to be wrong."""
     program = _installed("postgresql", list(_POSTGRES.glob("*/bin/postgres")))
     root = os.geteuid() == 0
@@ -188,14 +188,16 @@ def postgres_server() -> Iterator[Server]:
         create = [str(program.with_name("initdb")), "--pgdata", data, "--username", _OWNER]
         create += ["--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
         subprocess.run([*user, *create], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        with (folder / "data/pg_hba.conf").open("a") as trusted:
+            trusted.write(f"host all all {host}/24 trust\n")
         settings = {
-            "listen_addresses": _HOST,
+            "listen_addresses": host,
             "port": port,
             "unix_socket_directories": "",
             "timezone": "Asia/Kolkata",
             "fsync": "off",  # a killed server loses nothing by it, only a machine would
         }
         command = [str(program), "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
-        url = f"postgresql://{_OWNER}@{_HOST}:{port}/postgres"
+        url = f"postgresql://{_OWNER}@{host}:{port}/postgres"
         with Server(url, folder, command, select_one, signal.SIGINT, user) as server:
             yield server

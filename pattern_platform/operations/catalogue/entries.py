@@ -13,7 +13,8 @@ from pattern_platform.operations.catalogue.versions import last_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+
+    from pattern_platform.lake.object_path import LakePath
 
 PATTERN, CONTRACT, RETENTION_DAYS = (f"pattern_platform/{name}" for name in ("pattern", "contract", "retention_days"))
 _SCHEMA, _URI = "dagster/column_schema", "dagster/uri"
@@ -22,7 +23,7 @@ _NO_TYPE = "string"  # what Dagster assumes where a column declares none
 
 
 def catalogue_entries(
-    definitions: Sequence[dg.Definitions], instance: dg.DagsterInstance | None = None, lake: Path | None = None
+    definitions: Sequence[dg.Definitions], instance: dg.DagsterInstance | None = None, lake: LakePath | None = None
 ) -> list[Entry]:
     """All tables of some code locations, by key.
 

@@ -11,7 +11,7 @@ from pattern_platform.lake.lineage import read_commits
 from pattern_platform.lake.snapshot import open_table, open_version
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pattern_platform.lake.object_path import LakePath
 
 _MOST = 5
 
@@ -35,7 +35,7 @@ class Version:
     changes_rows: bool
 
 
-def last_versions(table: Path) -> tuple[Version, ...]:
+def last_versions(table: LakePath) -> tuple[Version, ...]:
     """The last five versions of a table, the newest first; none where there is no table.
 
     Args:
@@ -61,7 +61,7 @@ def last_versions(table: Path) -> tuple[Version, ...]:
     )
 
 
-def _rows(table: Path, version: int) -> int | None:
+def _rows(table: LakePath, version: int) -> int | None:
     try:
         files = open_version(table, version).files
     except MissingVersionError:

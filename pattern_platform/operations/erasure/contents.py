@@ -81,13 +81,13 @@ def find(place: Place, subject: Subject) -> list[Erased]:
             case Content.TABLE:
                 found = _of_table(place, find_in_table(place.path, subject))
             case Content.DATABASE:
-                found = _of_database(place, find_in_database(place.path, subject))
+                found = _of_database(place, find_in_database(place.file, subject))
             case Content.PARQUET:
-                found = _of_file(place, _count_parquet(place.path, subject))
+                found = _of_file(place, _count_parquet(place.file, subject))
             case Content.CSV | Content.LINES | Content.JSON if not place.kept:
-                found = _of_file(place, texts.count(place.path, place.content, subject))
+                found = _of_file(place, texts.count(place.file, place.content, subject))
             case Content.TEXT | Content.CSV | Content.LINES | Content.JSON:
-                texts.mentions(place.path, subject)  # it can be read
+                texts.mentions(place.file, subject)  # it can be read
     return found
 
 
@@ -111,14 +111,14 @@ def erase(place: Place, subject: Subject, metadata: Mapping[str, object]) -> lis
             case Content.TABLE:
                 return _of_table(place, erase_from_table(place.path, subject, metadata=metadata))
             case Content.DATABASE:
-                return _of_database(place, erase_from_database(place.path, subject))
+                return _of_database(place, erase_from_database(place.file, subject))
             case Content.PARQUET:
-                return _of_file(place, _erase_parquet(place.path, subject))
+                return _of_file(place, _erase_parquet(place.file, subject))
             case Content.UNFINISHED:
-                place.path.unlink(
+                place.file.unlink(
                     missing_ok=True
                 )  # of a run that was killed; one that is under way fails, and is repeated
-        return _of_file(place, texts.erase(place.path, place.content, subject)) if place.content in _TEXTS else []
+        return _of_file(place, texts.erase(place.file, place.content, subject)) if place.content in _TEXTS else []
 
 
 def left(place: Place, subject: Subject) -> list[str]:
@@ -135,17 +135,17 @@ def left(place: Place, subject: Subject) -> list[str]:
             case Content.TABLE:
                 return [f"{place.name}/{file}" for file in left_in_table(place.path, subject)]
             case Content.DATABASE:
-                return [f"{place.name}: {where}" for where in left_in_database(place.path, subject)]
+                return [f"{place.name}: {where}" for where in left_in_database(place.file, subject)]
             case Content.CLOSED:
                 return [f"{place.name}: cannot be looked into"]
             case Content.PARQUET:
-                is_left = _mentioned_in_parquet(place.path, subject)
+                is_left = _mentioned_in_parquet(place.file, subject)
             case Content.SQLITE:
-                is_left = texts.mentions(place.path, subject) or _mentioned_in_sqlite(place.path, subject)
+                is_left = texts.mentions(place.file, subject) or _mentioned_in_sqlite(place.file, subject)
             case _:
-                is_left = texts.mentions(place.path, subject)
+                is_left = texts.mentions(place.file, subject)
                 if place.content in _TEXTS and not is_left:
-                    is_left = texts.count(place.path, place.content, subject) > 0  # a number, in a column of its own
+                    is_left = texts.count(place.file, place.content, subject) > 0  # a number, in a column of its own
     return [place.name] if is_left else []
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from pattern_platform.lake.object_path import ObjectPath
     from pattern_platform.lake.subject import Subject
     from pattern_platform.operations.erasure.places import Place
     from pattern_platform.warehouse.keyed_store import ServedStore
@@ -42,12 +43,14 @@ class Erasure:
         root: Folder of what the namespace keeps.
         landing: Folder of landed files.
         stores: Servers that keep rows.
+        lake: Where tables are, where that is an object store.
     """
 
     subject: Subject
     root: Path
     landing: Path
     stores: Sequence[ServedStore] = ()
+    lake: ObjectPath | None = None
 
     def find(self) -> list[Erased]:
         """What would be erased. Nothing is changed, and whatever could not be erased is refused.
@@ -124,7 +127,7 @@ class Erasure:
         return len(places) + len(self.stores), [self._mask(where) for where in left]
 
     def _places(self) -> list[Place]:
-        return list(places_of(self.root, self.landing))
+        return list(places_of(self.root, self.landing, self.lake))
 
     def _masked(self, found: list[Erased]) -> list[Erased]:
         return [replace(erased, place=self._mask(erased.place)) for erased in found]

@@ -8,13 +8,16 @@ import stat
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pattern_platform.ingestion.erased import ERASURES
+from pattern_platform.operations.namespaces.objects import tables_of
 from pattern_platform.orchestration.namespace import NAMESPACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pattern_platform.lake.object_path import LakePath, ObjectPath
 
 _KEPT = ("dagster_home", "logs", ERASURES)  # folders that are looked through and never rewritten
 _KINDS = {"exports": "export"}
@@ -78,14 +81,19 @@ class Place:
         kept: Whether it is looked through alone, and never rewritten.
     """
 
-    path: Path
+    path: LakePath
     name: str
     kind: str
     content: Content
     kept: bool = False
 
+    @property
+    def file(self) -> Path:
+        """The path of what is no table: only tables are on object stores."""
+        return cast("Path", self.path)
 
-def places_of(root: Path, landing: Path) -> Iterator[Place]:
+
+def places_of(root: Path, landing: Path, lake: ObjectPath | None = None) -> Iterator[Place]:
     """Every table and file of a namespace, those in hidden folders too, in the order of their names.
 
     Other namespaces, which are kept in a folder of the root of ``main``, are left alone.
@@ -93,6 +101,7 @@ def places_of(root: Path, landing: Path) -> Iterator[Place]:
     Args:
         root: Folder of what the namespace keeps.
         landing: Folder of landed files, which may be in it.
+        lake: Where its tables are, where that is an object store.
     """
     root, landing = root.resolve(), landing.resolve()
     for path, content in _walk(landing, (root, landing), skip=set()):
@@ -100,6 +109,10 @@ def places_of(root: Path, landing: Path) -> Iterator[Place]:
     for path, content in _walk(root, (root, landing), skip={landing, root / NAMESPACES}):
         name = path.relative_to(root)
         yield Place(path, name.as_posix(), _kind_of(path, name), content, kept=name.parts[0] in _KEPT)
+
+    for table in tables_of(lake) if lake else ():
+        name = Path("lake", str(table).removeprefix(f"{lake}/"))
+        yield Place(table, name.as_posix(), _kind_of_table(name), Content.TABLE)
 
 
 def _walk(top: Path, roots: tuple[Path, ...], *, skip: set[Path]) -> Iterator[tuple[Path, Content]]:
@@ -141,9 +154,14 @@ def _kind_of(path: Path, name: Path) -> str:
     top, *inner = name.parts
     if top != "lake" or not inner:
         return _KINDS.get(top, top) if inner else "other"
-    side = path.name.rpartition("__")[2]
-    if "__" in path.name and side in _SIDE_TABLES:
-        return side
     if not path.stat().st_mode & stat.S_IWUSR:
         return "immutable"
+    return _kind_of_table(name)
+
+
+def _kind_of_table(name: Path) -> str:
+    side = name.name.rpartition("__")[2]
+    if "__" in name.name and side in _SIDE_TABLES:
+        return side
+    top, *inner = name.parts
     return inner[0] if len(inner) > 1 else top

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from pattern_platform.errors import MissingTableError, UnreadableOutputError
+from pattern_platform.lake.location import root_of
 from pattern_platform.lake.snapshot import open_version
 from pattern_platform.lake.window import Window
 from pattern_platform.warehouse.database import connected
@@ -49,23 +50,27 @@ class Output:
         """Version of a Delta table that the run made."""
         return self.metadata.get("delta/version")
 
-    def read(self) -> pl.LazyFrame:
+    def read(self, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
         """All rows of the table: of a Delta table as the run left it, of one in DuckDB as they are now.
+
+        Args:
+            storage_options: How the object store is reached that the table is on; of a local one None.
 
         Raises:
             UnreadableOutputError: The run told of no table, or its files are not reachable from here.
+            UnsupportedStorageError: Options are given for a local table, or none for one on an object store.
             MissingVersionError: The version was cleaned up.
             MissingTableError: The table in DuckDB is gone.
             DatabaseLockedError: Another process held the DuckDB file for too long.
         """
         if self.uri is None:
             raise self._unreadable("the run did not say where its table is (`dagster/uri`)")
-        path = Path(self.uri.removeprefix("file://"))
+        path = root_of(self.uri, storage_options)
         if not path.exists():
             raise self._unreadable(f"there is no {self.uri} on this machine", "read it where the tables are mounted")
         if self.version is not None:
             return open_version(path, self.version).scan(Window())
-        if not _is_duckdb(path):
+        if not isinstance(path, Path) or not _is_duckdb(path):
             raise self._unreadable(f"{self.uri} is neither a version of a Delta table nor a DuckDB file")
         with connected(str(path), read_only=True) as connection:
             table = TableName.of(connection, dg.AssetKey.from_user_string(self.key))

@@ -31,7 +31,9 @@ import polars as pl
 from pattern_platform.errors import BrokenContractError, InvalidFlowError
 from pattern_platform.lake.checks import listed
 from pattern_platform.lake.lineage import read_commits, tip_of
+from pattern_platform.lake.location import root_of
 from pattern_platform.lake.log import refuse_torn
+from pattern_platform.lake.object_path import LakePath
 from pattern_platform.orchestration.checks import same_type
 from pattern_platform.orchestration.partition_tags import PARTITION, RANGE_END, RANGE_START
 
@@ -75,19 +77,24 @@ def after_job(
 
 
 def delta_commit_sensor(
-    asset: dg.AssetKey, table: str | Path, *, minimum_interval_seconds: int = 30
+    asset: dg.AssetKey,
+    table: str | Path,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    minimum_interval_seconds: int = 30,
 ) -> dg.SensorDefinition:
     """Report the commits of a table that nobody in this Dagster writes, as materializations of its asset.
 
     Args:
         asset: Key of the table's ``AssetSpec``; it has no partitions.
-        table: Directory of the table. While there is none, nothing is reported.
+        table: Directory of the table, or its URI. While there is none, nothing is reported.
+        storage_options: How the object store is reached that the table is on; None for a local one.
         minimum_interval_seconds: How often its log is looked at.
 
     Returns:
         The sensor. Each materialization has the version of the table as its data version.
     """
-    directory = Path(table)
+    directory = root_of(str(table), storage_options)
 
     @dg.sensor(
         name=f"{asset.to_python_identifier()}__commits",
@@ -96,7 +103,7 @@ def delta_commit_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def commits(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        versions = (file.stem for file in directory.glob("_delta_log/*.json"))
+        versions = (file.name.removesuffix(".json") for file in (directory / "_delta_log").glob("*.json"))
         newest = max((int(version) for version in versions if version.isdecimal()), default=-1)
         seen, tip = json.loads(context.cursor) if context.cursor else (-1, "")
         is_known = 0 <= seen <= newest and _tip(directory, seen) in (tip, None)
@@ -162,12 +169,12 @@ def _partitions_of(tags: Mapping[str, str], partitions: dg.PartitionsDefinition 
     return [tags[PARTITION]]
 
 
-def _tip(table: Path, version: int) -> str | None:
+def _tip(table: LakePath, version: int) -> str | None:
     """Identity of a commit; None where it was cleaned up."""
     return next((tip_of(metadata) for _, metadata, _ in read_commits(table, version - 1, version)), None)
 
 
-def _materialization(asset: dg.AssetKey, table: Path, version: int) -> dg.AssetMaterialization:
+def _materialization(asset: dg.AssetKey, table: LakePath, version: int) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         asset,
         description=f"version {version}, written outside of this Dagster",

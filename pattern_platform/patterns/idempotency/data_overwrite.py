@@ -42,15 +42,7 @@ class DataOverwriteIOManager(DeltaIOManager):
         """Write the batch beside the table, then swap it in."""
         durable = self.durability is Durability.FSYNC
         with written_for(write.table) as batch:
-            batch.extend(
-                write_files(
-                    write.rows,
-                    write.table,
-                    keys=write.window.piece_keys(),
-                    partition_by=write.declaration.partition_by,
-                    durable=durable,
-                )
-            )
+            batch.extend(write.batch.write_files(write, durable=durable))
             refuse_unfit(batch, write)
             snapshot = ready_table(
                 write.table,

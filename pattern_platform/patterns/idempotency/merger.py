@@ -24,23 +24,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import polars as pl
 
 from pattern_platform.errors import InvalidMetadataError
-from pattern_platform.lake.changes import REASON, changes_of, refuse_declaration
-from pattern_platform.lake.checks import listed, refuse_nulls, refuse_outside
+from pattern_platform.lake.changes import REASON, refuse_declaration
+from pattern_platform.lake.checks import listed
 from pattern_platform.lake.commit import Commit, commit, ready_table
 from pattern_platform.lake.declarations import MergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import DeltaIOManager, Durability
-from pattern_platform.lake.merge import plan_merge
 from pattern_platform.lake.partitions import in_order
 from pattern_platform.lake.side_table import replace_rows
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.lake.window import Bound, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from pattern_platform.lake.changes import Changes
+    from pattern_platform.lake.batch import Part
     from pattern_platform.lake.changeset import ChangeSet
+    from pattern_platform.lake.object_path import AnyLakePath
     from pattern_platform.lake.snapshot import Snapshot
     from pattern_platform.lake.write import Write
 
@@ -55,46 +54,38 @@ class MergerIOManager(DeltaIOManager):
 
     def write(self, write: Write) -> list[Commit]:
         """Check the whole batch, set its bad rows aside, then merge it, partition by partition."""
-        declared = cast("MergerDeclaration", write.declaration)
-        given = write.rows.collect_schema()
+        declared, given = write.merger, write.batch.schema
         refuse_declaration(declared, given, write.name)
         if declared.bad_rows == "quarantine":
             _refuse_reserved(given, write.name)
-        batch = write.rows.collect(engine="streaming")
-        if not write.rows_are_checked:
-            refuse_outside(batch.lazy(), write.window)
-        parts = []
-        for part, rows in _parts(write, batch):
-            changes, bad = changes_of(rows, declared)
-            refuse_nulls(changes.upserts, write.snapshot.required if write.snapshot else frozenset())
-            parts.append((part, changes, bad))
-        self.refuse_run(write)
-        if declared.bad_rows == "quarantine":
-            for part, _, bad in parts:
-                _quarantine(part, bad, durable=self.durability is Durability.FSYNC)
         commits: list[Commit] = []
-        for part, changes, bad in parts:
-            snapshot = ready_table(
-                write.table,
-                open_table(write.table) if commits else write.snapshot,
-                write.schema,
-                partition_by=declared.partition_by,
-                properties=self.properties,
-            )
-            commits.append(self.merge(part, snapshot, changes, {"quarantined": bad.height}))
+        with write.batch.changes(write, _parts(write)) as parts:
+            self.refuse_run(write)
+            if declared.bad_rows == "quarantine":
+                for part in parts:
+                    _quarantine(part, durable=self.durability is Durability.FSYNC)
+            for part in parts:
+                snapshot = ready_table(
+                    write.table,
+                    open_table(write.table) if commits else write.snapshot,
+                    write.schema,
+                    partition_by=declared.partition_by,
+                    properties=self.properties,
+                )
+                commits.append(self.merge(part, snapshot))
         return commits
 
     def refuse_run(self, write: Write) -> None:
         """Refuse a run by the state of its table, before anything is changed."""
 
-    def merge(self, write: Write, snapshot: Snapshot, changes: Changes, rows: Mapping[str, int]) -> Commit:
+    def merge(self, part: Part, snapshot: Snapshot) -> Commit:
         """Commit the changes of one partition, or of an asset without partitions."""
-        durable = self.durability is Durability.FSYNC
+        durable, write = self.durability is Durability.FSYNC, part.write
         window = bounds(write)
 
         def plan(current: Snapshot) -> ChangeSet:
-            merged = plan_merge(current, current.files, changes, window, durable=durable)
-            return replace(merged, rows={**merged.rows, **rows})
+            merged = write.batch.plan_merge(current, current.files, part.changes, window, durable=durable)
+            return replace(merged, rows={**merged.rows, "quarantined": part.bad_rows})
 
         return commit(
             snapshot,
@@ -113,9 +104,9 @@ class MergerIOManager(DeltaIOManager):
         return {**metadata, "dagster/row_count": commits[-1].rows, "delta/files_rewritten": rewritten}
 
 
-def quarantine_of(table: Path) -> Path:
+def quarantine_of(table: AnyLakePath) -> AnyLakePath:
     """Directory of the table that holds the bad rows of a table."""
-    return table.with_name(f"{table.name}__quarantine")
+    return cast("AnyLakePath", table.with_name(f"{table.name}__quarantine"))
 
 
 def bounds(write: Write) -> Window:
@@ -123,17 +114,19 @@ def bounds(write: Write) -> Window:
     return write.window if set(write.window.columns) <= set(write.declaration.partition_by) else Window()
 
 
-def _parts(write: Write, batch: pl.DataFrame) -> Iterator[tuple[Write, pl.DataFrame]]:
-    """The batch of each partition, in the order of the partitions; one batch where no column tells them apart."""
+def _parts(write: Write) -> list[Write]:
+    """The write of each partition, in the order of the partitions; one where no column tells them apart."""
     if write.window.is_whole_table or write.keys is None:
-        yield write, batch
-        return
-    for key in in_order(write.keys, write.definition):
-        window = Window(write.window.columns, {key: write.window.pieces[key]})
-        yield (
-            replace(write, keys=[key], window=window, metadata={**write.metadata, "partition_keys": [key]}),
-            batch.filter(window.rows) if len(write.keys) > 1 else batch,
+        return [write]
+    return [
+        replace(
+            write,
+            keys=[key],
+            window=Window(write.window.columns, {key: write.window.pieces[key]}),
+            metadata={**write.metadata, "partition_keys": [key]},
         )
+        for key in in_order(write.keys, write.definition)
+    ]
 
 
 def _refuse_reserved(given: pl.Schema, name: str) -> None:
@@ -145,16 +138,16 @@ def _refuse_reserved(given: pl.Schema, name: str) -> None:
         )
 
 
-def _quarantine(write: Write, bad: pl.DataFrame, *, durable: bool) -> None:
+def _quarantine(part: Part, *, durable: bool) -> None:
     """Replace what an earlier run of the partition set aside; without partitions every run is one of its own.
 
     Where no column tells the rows of several partitions apart, they are set aside under the first.
     """
-    table = quarantine_of(write.table)
-    if bad.is_empty() and open_table(table) is None:
+    write, table = part.write, quarantine_of(part.write.table)
+    if not part.bad_rows and open_table(table) is None:
         return
     keys = write.keys or [str(write.metadata["run_id"])]
-    rows = bad.rename({REASON: _REASON}).with_columns(
+    rows = part.bad.rename({REASON: _REASON}).with_columns(
         pl.lit(keys[0]).alias(_PARTITION), pl.lit(write.metadata["run_id"]).alias(_RUN)
     )
     replace_rows(

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pattern_platform.errors import UnsupportedStorageError
+from pattern_platform.lake.object_path import ObjectPath
 from pattern_platform.lake.snapshot import open_table
 from pattern_platform.orchestration.publications import audit_check, pin_registered
 from pattern_platform.warehouse.database import transaction
@@ -53,6 +55,12 @@ def native_audit_check(
         snapshot = open_table(getattr(resources, table_io_manager_key).table_path(asset))
         if snapshot is None:
             return
+        if isinstance(snapshot.table, ObjectPath):
+            raise UnsupportedStorageError(
+                f"the versions of {asset.to_user_string()!r} were not registered",
+                why="a DuckDB view shows them, and DuckDB reads object stores with an extension alone, a download",
+                mend="give the asset an IO manager whose root_uri is a folder",
+            )
         rows = int(snapshot.files["num_records"].sum())
         proxy = getattr(resources, io_manager_key)
         with transaction(proxy.database) as connection:

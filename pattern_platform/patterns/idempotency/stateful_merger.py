@@ -31,7 +31,6 @@ from pattern_platform.lake.commit import commit
 from pattern_platform.lake.declarations import StatefulMergerDeclaration, TableDeclaration
 from pattern_platform.lake.io_manager import Durability
 from pattern_platform.lake.lineage import STATEFUL, VERSIONS_KEPT, refuse_undivided
-from pattern_platform.lake.merge import plan_merge
 from pattern_platform.lake.partitions import in_order, position_of, refuse_unordered
 from pattern_platform.lake.restore import restored
 from pattern_platform.lake.start import start_of
@@ -39,11 +38,11 @@ from pattern_platform.lake.version_table import read_lineage, write_version_tabl
 from pattern_platform.patterns.idempotency.merger import MergerIOManager, bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import dagster as dg
 
-    from pattern_platform.lake.changes import Changes
+    from pattern_platform.lake.batch import Part
     from pattern_platform.lake.changeset import ChangeSet
     from pattern_platform.lake.commit import Commit
     from pattern_platform.lake.snapshot import Snapshot
@@ -87,18 +86,18 @@ class StatefulMergerIOManager(MergerIOManager):
         if write.snapshot and write.keys:
             start_of(write, write.snapshot, in_order(write.keys, write.definition)[0])
 
-    def merge(self, write: Write, snapshot: Snapshot, changes: Changes, rows: Mapping[str, int]) -> Commit:
+    def merge(self, part: Part, snapshot: Snapshot) -> Commit:
         """Commit one partition onto the version of the partition before it."""
-        durable = self.durability is Durability.FSYNC
+        durable, write = self.durability is Durability.FSYNC, part.write
         (key,) = cast("Sequence[str]", write.keys)
         position = position_of(key, write.partitions)
 
         def plan(current: Snapshot) -> ChangeSet:
             start = start_of(write, current, key)
-            merged = plan_merge(current, start.files, changes, bounds(write), durable=durable)
+            merged = write.batch.plan_merge(current, start.files, part.changes, bounds(write), durable=durable)
             merged = replace(
                 merged,
-                rows={**merged.rows, **rows},
+                rows={**merged.rows, "quarantined": part.bad_rows},
                 metadata={**merged.metadata, "partition": key, "position": position, **start.recorded()},
             )
             return merged if start.restored_to is None else restored(merged, start.files, current)

@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pattern_platform.errors import CommitConflictError, InvalidMetadataError
+from pattern_platform.lake.batch import in_process
 from pattern_platform.lake.changeset import ChangeSet
 from pattern_platform.lake.checks import listed, refuse_unfit
 from pattern_platform.lake.commit import Commit, commit, ready_table
@@ -91,7 +92,7 @@ class TransactionalAppendIOManager(DeltaIOManager):
             _RecordedMeanwhileError: Another run appended one of them since.
         """
         durable = self.durability is Durability.FSYNC
-        rows, window = write.rows, self._window_of(write, keys)
+        rows, window = in_process(write.batch), self._window_of(write, keys)
         if skipped := [key for key in write.keys or () if key not in keys]:
             rows = rows.filter(~self._window_of(write, skipped).rows)  # what is in no partition stays, and is refused
         with written_for(write.table) as batch:

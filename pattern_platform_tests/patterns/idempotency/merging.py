@@ -11,13 +11,14 @@ from uuid import uuid4
 import dagster as dg
 import polars as pl
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 from deltalake.transaction import AddAction
 
 from pattern_platform import MergerIOManager, StatefulMergerIOManager, read_version_table
 from pattern_platform.errors import SupersededPartitionsError, UnrecordedCommitError
 from pattern_platform.lake import commit as commit_module
 from pattern_platform.lake import merge as merge_module
+from pattern_platform.lake.object_path import delta_table, storage_options
 from pattern_platform_tests.lake.tables import Table, contents, shared_instance
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def did(metadata: Any) -> dict[str, int]:
 
 def quarantine(table: Table) -> pl.DataFrame:
     """What was set aside, as delta-rs reads it."""
-    return pl.DataFrame(DeltaTable(f"{table.path}__quarantine").to_pyarrow_table())
+    return pl.DataFrame(delta_table(table.path.with_name(f"{table.path.name}__quarantine")).to_pyarrow_table())
 
 
 def small_files(monkeypatch: pytest.MonkeyPatch, rows: int = 4) -> None:
@@ -153,14 +154,15 @@ def stateful(root: Path, **changes: Any) -> Table:
 
 def versions(table: Table) -> dict[str, int]:
     """The version table; a superseded partition is marked by a star."""
-    rows = read_version_table(str(table.path)).select("execution_time", "table_version", "status").rows()
+    known = read_version_table(str(table.path), storage_options(table.path))
+    rows = known.select("execution_time", "table_version", "status").rows()
     stars = {"current": "", "superseded": "*"}
     return {key.removeprefix("2024-") + stars[status]: version for key, version, status in rows}
 
 
 def stored_versions(table: Table) -> dict[str, int]:
     """What delta-rs reads from the version table."""
-    rows = pl.DataFrame(DeltaTable(f"{table.path}__versions").to_pyarrow_table())
+    rows = pl.DataFrame(delta_table(table.path.with_name(f"{table.path.name}__versions")).to_pyarrow_table())
     return dict(rows.sort("position").select("execution_time", "table_version").rows())
 
 
