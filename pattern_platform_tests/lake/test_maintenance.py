@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from pattern_platform.errors import MissingVersionError, RetentionError, RowCoun
 from pattern_platform.lake import maintenance as maintenance_module
 from pattern_platform.lake.log import commit_path
 from pattern_platform.lake.maintenance import checkpoint, compact, orphans, vacuum
+from pattern_platform.lake.pins import pin
 from pattern_platform_tests.lake.tables import data_files, failing, failures, live_files, refused
 from pattern_platform_tests.patterns.idempotency.merging import before_commit, held, keyed, merger, refusal, small_files
 
@@ -240,3 +242,47 @@ def test_upkeep_is_no_foreign_change(days: Table) -> None:
 
 def vacuum_commits(table: Table) -> int:
     return sum(entry["operation"].startswith("VACUUM") for entry in DeltaTable(table.path).history())
+
+
+# The log --------------------------------------------------------------------------------------------------------------
+
+
+def _log_of(table: Table) -> set[str]:
+    return {path.name for path in (table.path / "_delta_log").glob("*.json")}
+
+
+def _aged(table: Table, seconds: float = 40 * 24 * 3600.0) -> None:
+    """Let the log of a table be 40 days old."""
+    for path in (table.path / "_delta_log").iterdir():
+        os.utime(path, (path.stat().st_atime - seconds, path.stat().st_mtime - seconds))
+
+
+def test_an_old_log_goes_and_no_row_with_it(merged: Table) -> None:
+    checkpoint(merged.path)
+    _aged(merged)
+    before = held(merged)
+    merged.write(keyed(e=1))
+    checkpoint(merged.path)
+    assert _log_of(merged) < {commit_path(merged.path, version).name for version in range(6)}
+    assert held(merged) == {**before, "e": 1}
+    merged.write(keyed(a=2))
+    assert held(merged)["a"] == 2
+
+
+def test_a_young_log_stays(merged: Table) -> None:
+    checkpoint(merged.path)
+    checkpoint(merged.path)
+    assert len(_log_of(merged)) == 5
+
+
+@pytest.mark.parametrize("kind", ["days", "merged"])
+def test_a_log_that_names_older_versions_stays(request: pytest.FixtureRequest, kind: str) -> None:
+    """Those of a stateful merger are restored; others may be shown by a view."""
+    table: Table = request.getfixturevalue(kind)
+    if kind == "merged":
+        pin(table.path, [1])
+    checkpoint(table.path)
+    _aged(table)
+    checkpoint(table.path)
+    assert len(_log_of(table)) == 5
+    assert DeltaTable(table.path, version=1).file_uris()
