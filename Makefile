@@ -45,7 +45,7 @@ dev: setup  ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	$(IN_NAMESPACE) $(BIN)/dg dev -w workspace.yaml --host 127.0.0.1 --port 3000
 
 lint: setup
-	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/ty check
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/ty check && $(BIN)/hadolint Dockerfile
 
 format: setup
 	$(BIN)/ruff check --fix && $(BIN)/ruff format
@@ -70,7 +70,7 @@ wheel: setup  ## the wheel in dist, and tried in an environment of its own, outs
 image:  ## the container image, and the demo in it
 	docker build --tag pattern-platform .
 	docker run --rm pattern-platform pattern-platform --help > /dev/null
-	docker run --rm pattern-platform pattern-platform demo
+	docker run --rm --read-only --tmpfs /tmp pattern-platform pattern-platform demo
 
 bench: setup  ## ratios against the bare libraries and the official IO manager
 	$(BIN)/python -m benchmarks

@@ -18,7 +18,6 @@ from pattern_platform.lake.commit_notes import noted, read_note
 from pattern_platform.lake.snapshot import open_table
 
 if TYPE_CHECKING:
-
     from pattern_platform.ingestion.dataset import Dataset
     from pattern_platform.lake.object_path import LakePath
 

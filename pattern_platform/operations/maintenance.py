@@ -99,7 +99,11 @@ def maintenance_assets(
             lambda table: {"files_removed": len(vacuum(table.path, retention=retention, longest_run=longest_run))},
         )
 
-    @dg.asset(description="A checkpoint of each table, and its log without what is older than 30 days.", deps=[vacuumed], **common)
+    @dg.asset(
+        description="A checkpoint of each table, and its log without what is older than 30 days.",
+        deps=[vacuumed],
+        **common,
+    )
     def checkpoints() -> dg.MaterializeResult:
         def done(table: _Table) -> dict[str, Any]:
             checkpoint(table.path)
