@@ -45,7 +45,7 @@ class SparkConnect(dg.Config):
             ) from error
         with _lock:
             session = _sessions.get(self.url)
-            if session is None or session.is_stopped:
+            if session is None or session.is_stopped:  # ty: ignore[missing-attribute] - of those of Spark Connect
                 session = _sessions[self.url] = SparkSession.builder.remote(self.url).create()
         return session
 

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.connect.client.retries import DefaultPolicy
 
 from pattern_platform.errors import PatternPlatformError
+from pattern_platform.lake.spark import connect
 from pattern_platform.lake.spark.types import spark_schema
 from pattern_platform_tests.lake.tables import assert_same_rows
 from pattern_platform_tests.patterns.idempotency.merging import did
@@ -49,6 +50,8 @@ def sail_server(store: ObjectStore | None = None) -> Iterator[Server]:
         command = ["env", *_environment(store), sys.executable, "-c", _SERVE, str(port)]
         with Server(f"sc://127.0.0.1:{port}", Path(folder), command, _answers, signal.SIGKILL) as server:
             yield server
+            if session := connect._sessions.pop(server.url, None):
+                session.stop()  # before the server: at the end of the process the client would ask for minutes
 
 
 def _environment(store: ObjectStore | None) -> list[str]:
