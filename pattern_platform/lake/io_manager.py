@@ -29,12 +29,12 @@ from pattern_platform.lake.checks import input_name, listed, refuse_layout, refu
 from pattern_platform.lake.commit import checkpoint_if_due
 from pattern_platform.lake.commit_notes import notes_of_output
 from pattern_platform.lake.completeness import missing_partitions
+from pattern_platform.lake.conditional_put import refuse_unconditional
 from pattern_platform.lake.cost import meter
 from pattern_platform.lake.declarations import InputDeclaration, TableDeclaration, parse
 from pattern_platform.lake.lineage import replay_commands
 from pattern_platform.lake.loading import loader_of
 from pattern_platform.lake.location import location_of, options_of, refuse_around
-from pattern_platform.lake.object_path import refuse_unconditional
 from pattern_platform.lake.partitions import window_of
 from pattern_platform.lake.schema import casts_to, column_schema, refuse_missing, stored_schema
 from pattern_platform.lake.snapshot import open_table, open_version, refuse_unwritable

@@ -9,55 +9,24 @@ An object appears whole or not at all, and a folder is there while an object is 
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
-from uuid import uuid4
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import obstore
-from dagster_deltalake.config import ClientConfig
 from deltalake import DeltaTable
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import from_url
 
-from pattern_platform.errors import StorageAccessError, UnsupportedStorageError
+from pattern_platform.lake.object_store import ObjectStat, as_os_error, stat_of, store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Iterator, Mapping
 
     from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _FOOTER_BYTES = 64 * 1024
-# Options that are none of the store's: delta-rs alone knows the last.
-_NOT_OF_THE_STORE = {"provider", "allow_unsafe_rename", "copy_if_not_exists"}
-_OF_THE_CLIENT = set(ClientConfig.model_fields)
-_AS_OS_ERROR: Mapping[type[Exception], type[OSError]] = {
-    AlreadyExistsError: FileExistsError,
-    FileNotFoundError: FileNotFoundError,  # by obstore's choice
-    PermissionDeniedError: PermissionError,
-    UnauthenticatedError: PermissionError,
-}
-
-
-class ObjectStat(NamedTuple):
-    """What a store says of an object, by the names of ``os.stat_result``.
-
-    Args:
-        st_size: Bytes.
-        st_mtime: When it was put, in seconds since the epoch.
-        st_mtime_ns: The same in nanoseconds.
-        st_ino: The store's tag of its content.
-    """
-
-    st_size: int
-    st_mtime: float
-    st_mtime_ns: int
-    st_ino: str
 
 
 @dataclass(frozen=True, order=True)
@@ -130,7 +99,7 @@ class ObjectPath:
 
     @property
     def _store(self) -> ObjectStore:
-        return _store(self.bucket, self.options)
+        return store_of(self.bucket, self.options)
 
     def stat(self) -> ObjectStat:
         """What is there.
@@ -138,8 +107,8 @@ class ObjectPath:
         Raises:
             FileNotFoundError: There is no object.
         """
-        with _as_os_error():
-            return _stat(obstore.head(self._store, self._key))
+        with as_os_error():
+            return stat_of(obstore.head(self._store, self._key))
 
     def exists(self) -> bool:
         """Whether there is an object, or a folder with one in it."""
@@ -159,7 +128,7 @@ class ObjectPath:
         Raises:
             FileNotFoundError: There is no object.
         """
-        with _as_os_error():
+        with as_os_error():
             return bytes(obstore.get(self._store, self._key).bytes())
 
     def read_text(self) -> str:
@@ -170,7 +139,7 @@ class ObjectPath:
         """The end of the content, that holds the footer of a Parquet file."""
         wanted = _FOOTER_BYTES
         while True:
-            with _as_os_error():
+            with as_os_error():
                 found = obstore.get(self._store, self._key, options={"range": {"suffix": wanted}})
                 end = bytes(found.bytes())
             needed = int.from_bytes(end[-8:-4], "little") + 8
@@ -188,24 +157,24 @@ class ObjectPath:
         Raises:
             FileExistsError: It is there.
         """
-        with _as_os_error():
+        with as_os_error():
             obstore.put(self._store, self._key, content, mode="create" if if_absent else "overwrite")
 
     def replace(self, target: ObjectPath) -> None:
         """Move the object within its bucket, over what is there: the store copies it, and removes it here."""
-        with _as_os_error():
+        with as_os_error():
             obstore.rename(self._store, self._key, target._key)
 
     def copy(self, target: ObjectPath) -> None:
         """Copy the object within its bucket, in the store itself."""
-        with _as_os_error():
+        with as_os_error():
             obstore.copy(self._store, self._key, target._key)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove the object."""
         if not missing_ok:
             self.stat()
-        with suppress(FileNotFoundError), _as_os_error():  # only some stores say that it was not there
+        with suppress(FileNotFoundError), as_os_error():  # only some stores say that it was not there
             obstore.delete(self._store, self._key)
 
     # Folders ----------------------------------------------------------------------------------------------------------
@@ -215,7 +184,7 @@ class ObjectPath:
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """What is in the folder; of folders in it their names alone."""
-        with _as_os_error():
+        with as_os_error():
             found = obstore.list_with_delimiter(self._store, self._key)
         names = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return (self / PurePosixPath(name).name for name in names)
@@ -236,10 +205,10 @@ class ObjectPath:
     def objects(self) -> dict[PurePosixPath, ObjectStat]:
         """All objects below, by their way from here: one request for a thousand of them."""
         prefix = f"{self._key}/" if self._key else ""
-        return {PurePosixPath(e["path"].removeprefix(prefix)): _stat(e) for e in self._below()}
+        return {PurePosixPath(e["path"].removeprefix(prefix)): stat_of(e) for e in self._below()}
 
     def _below(self, chunk_size: int = 1000) -> Iterator[ObjectMeta]:
-        with _as_os_error():
+        with as_os_error():
             for chunk in obstore.list(self._store, f"{self._key}/" if self._key else None, chunk_size=chunk_size):
                 yield from chunk
 
@@ -270,71 +239,3 @@ def folders_below(folder: LakePath) -> list[str]:
 def delta_table(path: LakePath, version: int | None = None) -> DeltaTable:
     """The table at a path, by delta-rs."""
     return DeltaTable(str(path), version=version, storage_options=storage_options(path))
-
-
-def refuse_unconditional(path: LakePath) -> None:
-    """Refuse a store that ignores "only if absent": two writers would both be told that they made a version.
-
-    It is tried once a process, with an object that is removed again: a store that ignores the header says nothing.
-
-    Args:
-        path: A table; it is tried beside it, for a policy may allow no more than the folder of the tables.
-
-    Raises:
-        UnsupportedStorageError: The store overwrote an object that it was asked to leave.
-        StorageAccessError: The store cannot be reached, or nothing may be written there.
-    """
-    if isinstance(path, ObjectPath):
-        _try_conditional_put(path.parent)
-
-
-@cache
-def _try_conditional_put(folder: ObjectPath) -> None:
-    tried = folder / f"_conditional-put-{uuid4().hex}"
-    try:
-        tried.put(b"first", if_absent=True)
-        tried.put(b"second", if_absent=True)
-    except FileExistsError:
-        tried.unlink(missing_ok=True)
-        return
-    except OSError as error:
-        raise StorageAccessError(
-            f"a write to {folder} was given up",
-            why=f"the object store refuses it, or does not answer: {error}",
-            mend="see that the bucket is there, that storage names its endpoint and region (one of http:// needs "
-            "client_options with allow_http), and that the key may read, write, list and delete there; then run again",
-        ) from error
-    tried.unlink(missing_ok=True)
-    raise UnsupportedStorageError(
-        f"the object store of {folder} was refused",
-        why="it ignores If-None-Match: two runs that commit at once are both told that it worked, and one is lost",
-        mend="use a store that keeps conditional puts, such as AWS S3, Azure, GCS, MinIO, SeaweedFS or Ceph",
-    )
-
-
-@contextmanager
-def _as_os_error() -> Generator[None]:
-    """Errors of a store as those of files, for whoever catches these; what obstore adds for its developers is cut."""
-    try:
-        yield
-    except (BaseError, FileNotFoundError) as error:
-        kind = _AS_OS_ERROR.get(type(error), OSError)
-        raise kind(str(error).partition("\n\nDebug source")[0]) from None
-
-
-def _stat(meta: ObjectMeta) -> ObjectStat:
-    put: datetime = meta["last_modified"]
-    seconds = put.timestamp()
-    return ObjectStat(meta["size"], seconds, int(seconds * 1_000_000) * 1000, meta["e_tag"] or f"{seconds}")
-
-
-@cache
-def _store(bucket: str, options: tuple[tuple[str, str], ...]) -> ObjectStore:
-    given = {key: value for key, value in options if key not in _NOT_OF_THE_STORE}
-    config: Any = {key: value for key, value in given.items() if key not in _OF_THE_CLIENT}
-    client: Any = {key: _flag(value) for key, value in given.items() if key in _OF_THE_CLIENT}
-    return from_url(bucket, config=config, client_options=client)
-
-
-def _flag(value: str) -> bool | str:
-    return {"true": True, "false": False}.get(value.lower(), value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dagster as dg
+import obstore
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,13 +17,12 @@ from dagster_deltalake import AzureConfig, GcsConfig, LocalConfig, S3Config
 from dagster_deltalake.config import ClientConfig
 
 from pattern_platform.errors import UnsafeAssetKeyError, UnsupportedStorageError
-from pattern_platform.lake import object_path as object_path_module
+from pattern_platform.lake.conditional_put import refuse_unconditional
 from pattern_platform.lake.location import location_of, options_of, root_of
 from pattern_platform.lake.object_path import (
     ObjectPath,
     files_below,
     folders_below,
-    refuse_unconditional,
     storage_options,
 )
 from pattern_platform.lake.statistics import read_footer
@@ -235,12 +235,12 @@ def test_a_store_that_keeps_conditional_puts_is_taken_and_left_as_it_was(folder:
 
 
 def test_a_store_that_ignores_them_is_refused(folder: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = object_path_module.obstore.put
+    put = obstore.put
 
     def ignoring(*place: object, mode: str) -> object:
         return put(*place, mode="overwrite") if mode else None
 
-    monkeypatch.setattr(object_path_module.obstore, "put", ignoring)
+    monkeypatch.setattr(obstore, "put", ignoring)
     for _ in range(2):  # a refusal is not forgotten
         with pytest.raises(UnsupportedStorageError, match="ignores If-None-Match"):
             refuse_unconditional(folder / "table")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pattern_platform.errors import PatternPlatformError
-from pattern_platform.lake.object_path import refuse_unconditional
+from pattern_platform.lake.conditional_put import refuse_unconditional
 from pattern_platform.operations.doctor.finding import Finding, failure, ok, warning
 
 if TYPE_CHECKING:
