@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from pattern_platform.errors import MissingDriverError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_sessions: dict[str, SparkSession] = {}
+_sessions: dict[str, Any] = {}  # by URL; the client has a class of its own for them
 _lock = threading.Lock()
 _FRAME_MODULES = ("pyspark.sql.dataframe", "pyspark.sql.connect.dataframe")
 
@@ -45,7 +45,7 @@ class SparkConnect(dg.Config):
             ) from error
         with _lock:
             session = _sessions.get(self.url)
-            if session is None or session.is_stopped:  # ty: ignore[missing-attribute] - of those of Spark Connect
+            if session is None or session.is_stopped:
                 session = _sessions[self.url] = SparkSession.builder.remote(self.url).create()
         return session
 
