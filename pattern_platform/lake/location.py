@@ -12,7 +12,7 @@ from pattern_platform.errors import UnsafeAssetKeyError, UnsupportedStorageError
 from pattern_platform.lake.object_path import ObjectPath
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import dagster as dg
     from dagster_deltalake import AzureConfig, GcsConfig, S3Config
@@ -55,14 +55,19 @@ def location_of(key: dg.AssetKey, root_uri: str, options: Mapping[str, str] | No
             mend="use letters, digits, '_', '-' and '.', beginning with a letter or digit",
         )
     table = root.joinpath(*key.path)
-    for outer in table.parents[: len(key.path) - 1]:
+    if isinstance(table, Path):  # an object store is asked by a write alone: definitions load without it
+        _refuse_inside(table.parents[: len(key.path) - 1], key.to_user_string())
+    return table
+
+
+def _refuse_inside(outers: Sequence[LakePath], name: str) -> None:
+    for outer in outers:
         if (outer / "_delta_log").exists():
             raise UnsafeAssetKeyError(
-                f"asset key {key.to_user_string()!r} was refused",
+                f"asset key {name!r} was refused",
                 why=f"{outer.name!r} is a table itself, and its clean-up would remove the files of a table inside",
                 mend="give the two assets keys of which none begins with the other",
             )
-    return table
 
 
 def options_of(
@@ -113,11 +118,13 @@ def unsupported_storage(root_uri: str, provider: str) -> UnsupportedStorageError
 
 
 def refuse_around(table: LakePath, name: str) -> None:
-    """Refuse a new table in a folder that holds another further inside.
+    """Refuse a new table in a folder that holds another further inside; on an object store also one inside another.
 
     Raises:
-        UnsafeAssetKeyError: Names the table inside.
+        UnsafeAssetKeyError: Names the other table.
     """
+    if isinstance(table, ObjectPath):
+        _refuse_inside(table.parents, name)
     logs = (log for log in table.rglob("_delta_log") if log.parent != table)  # its own may just be made by another run
     if inner := next(logs, None):
         raise UnsafeAssetKeyError(

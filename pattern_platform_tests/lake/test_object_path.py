@@ -18,7 +18,7 @@ from dagster_deltalake.config import ClientConfig
 
 from pattern_platform.errors import UnsafeAssetKeyError, UnsupportedStorageError
 from pattern_platform.lake.conditional_put import refuse_unconditional
-from pattern_platform.lake.location import location_of, options_of, root_of
+from pattern_platform.lake.location import location_of, options_of, refuse_around, root_of
 from pattern_platform.lake.object_path import (
     ObjectPath,
     files_below,
@@ -221,9 +221,16 @@ def test_a_table_inside_a_table_is_refused(folder: ObjectPath) -> None:
     (folder / "outer/_delta_log/00000000000000000000.json").put(b"{}")
     options = {"allow_http": "True"}
     (ObjectPath.of(str(folder), options) / "outer/_delta_log/0.json").put(b"{}")
+    inner, other = (location_of(dg.AssetKey([name, "inner"]), str(folder), options) for name in ("outer", "other"))
     with pytest.raises(UnsafeAssetKeyError, match="'outer' is a table itself"):
-        location_of(dg.AssetKey(["outer", "inner"]), str(folder), options)
-    assert location_of(dg.AssetKey(["other", "inner"]), str(folder), options).name == "inner"
+        refuse_around(inner, "outer/inner")
+    refuse_around(other, "other/inner")
+
+
+def test_a_table_around_a_table_is_refused(folder: ObjectPath) -> None:
+    (folder / "outer/inner/_delta_log/00000000000000000000.json").put(b"{}")
+    with pytest.raises(UnsafeAssetKeyError, match="outer/inner"):
+        refuse_around(folder / "outer", "outer")
 
 
 # Conditional puts ---------------------------------------------------------------------------------------------------
