@@ -35,8 +35,7 @@ def delta_tables(settings: Settings) -> dict[str, DeltaIOManager]:
     lake = settings.lake_config
     return {
         "data_overwrite": DataOverwriteIOManager(**lake),
-        # What a DuckDB view shows: DuckDB reads an object store with an extension alone, which it would download.
-        "data_overwrite_shown": DataOverwriteIOManager(root_uri=str(settings.root / "lake")),
+        "data_overwrite_shown": DataOverwriteIOManager(root_uri=str(settings.lake_on_disk)),
         "merger": MergerIOManager(**lake),
         "stateful_merger": StatefulMergerIOManager(**lake),
         "transactional_writer_delta": TransactionalAppendIOManager(**lake),
@@ -53,7 +52,7 @@ def warehouse_and_exports(settings: Settings) -> dict[str, dg.ConfigurableIOMana
         "history_merger": HistoryMergerIOManager(database=file("devices")),
         "keyed_idempotency": KeyedIdempotencyIOManager(store=_sessions_store(settings)),
         "keyed_idempotency_files": KeyedFilesIOManager(root_uri=exports),
-        "proxy": ProxyIOManager(root_uri=str(settings.root / "lake"), database=file("catalogue")),
+        "proxy": ProxyIOManager(root_uri=str(settings.lake_on_disk), database=file("catalogue")),
         "steps": StepsIOManager(root_uri=str(settings.root / "steps")),
         "transactional_writer": TransactionalWriterIOManager(database=file("billing")),
     }

@@ -167,7 +167,13 @@ class Settings(BaseSettings):
     @property
     def lake(self) -> LakePath:
         """Delta tables."""
-        return (self.stored(self.namespace) or self.root) / "lake"
+        stored = self.stored(self.namespace)
+        return stored / "lake" if stored else self.lake_on_disk
+
+    @property
+    def lake_on_disk(self) -> Path:
+        """Delta tables that a DuckDB view shows: DuckDB reads an object store with a downloaded extension alone."""
+        return self.root / "lake"
 
     def stored(self, namespace: str) -> ObjectPath | None:
         """What a namespace keeps on an object store, in its folders ``lake`` and ``logs``."""

@@ -27,7 +27,7 @@ defs = validate_definitions(
         executor=dg.in_process_executor,
         resources={
             "data_overwrite": DataOverwriteIOManager(**settings.lake_config),
-            "data_overwrite_shown": DataOverwriteIOManager(root_uri=str(settings.root / "lake")),
+            "data_overwrite_shown": DataOverwriteIOManager(root_uri=str(settings.lake_on_disk)),
         },
     )
 )

@@ -111,9 +111,8 @@ def _lines(file: LakePath, before: list[Action], after: list[Action | None]) -> 
 
 
 def _lines_of(file: LakePath) -> list[str]:
-    return [
-        line for line in file.read_bytes().decode().split("\n") if line
-    ]  # a value may hold what ends a line elsewhere
+    lines = file.read_bytes().decode().split("\n")  # a value may hold what ends a line elsewhere
+    return [line for line in lines if line]
 
 
 def _move_on(file: Path, times: os.stat_result) -> None:
